@@ -1,0 +1,112 @@
+#include "memory.h"
+
+namespace loram {
+namespace {
+
+constexpr napi_type_tag storageTag = {0x9a5c3d2f1e804b67, 0xb1f7c0de5a3e4d11};
+constexpr napi_type_tag tensorTag = {0x4c21f6e87d9a4b03, 0x8e5d1b7a3f6c4e22};
+
+struct StorageHandle {
+  std::shared_ptr<Storage> storage;
+};
+
+template <class T>
+Napi::External<T> wrap(Napi::Env env, T handle, const napi_type_tag& tag) {
+  auto external = Napi::External<T>::New(env, new T(std::move(handle)), [](Napi::Env, T* owned) { delete owned; });
+  external.TypeTag(&tag);
+  return external;
+}
+
+template <class T>
+T& unwrap(const Napi::Value& value, const napi_type_tag& tag, const char* expected) {
+  if (!value.IsExternal() || !value.As<Napi::External<T>>().CheckTypeTag(&tag)) {
+    throw Napi::TypeError::New(value.Env(), std::string("expected a ") + expected + " of this addon");
+  }
+  return *value.As<Napi::External<T>>().Data();
+}
+
+StorageHandle& storageOf(const Napi::Value& value) {
+  auto& handle = unwrap<StorageHandle>(value, storageTag, "storage");
+  if (!handle.storage) throw Napi::Error::New(value.Env(), "this memory was released");
+  return handle;
+}
+
+TensorHandle& handleOf(const Napi::Value& value) { return unwrap<TensorHandle>(value, tensorTag, "tensor"); }
+
+size_t sizeArgument(const Napi::Value& value) { return static_cast<size_t>(value.As<Napi::Number>().Int64Value()); }
+
+// allocate(bytes)
+Napi::Value allocate(const Napi::CallbackInfo& info) {
+  return wrap(info.Env(), StorageHandle{allocateCpu(sizeArgument(info[0]))}, storageTag);
+}
+
+// view(storage, byteOffset, dtype, ...shape)
+Napi::Value view(const Napi::CallbackInfo& info) {
+  auto& storage = storageOf(info[0]).storage;
+  TensorHandle handle{storage, sizeArgument(info[1]), {}};
+  Tensor& tensor = handle.tensor;
+  tensor.dtype = static_cast<DType>(info[2].As<Napi::Number>().Int32Value());
+  tensor.rank = static_cast<int>(info.Length()) - 3;
+  if (tensor.rank > maxRank) throw Napi::RangeError::New(info.Env(), "a tensor has at most 4 dimensions");
+  for (int i = 0; i < tensor.rank; i++) tensor.shape[i] = info[i + 3].As<Napi::Number>().Int64Value();
+  const size_t end = handle.offset + static_cast<size_t>(tensor.bytes());
+  if (end > storage->bytes) throw Napi::RangeError::New(info.Env(), "a view reaches past the end of its memory");
+  if (end > storage->highWater) storage->highWater = end;
+  tensor.data = static_cast<char*>(storage->data) + handle.offset;
+  return wrap(info.Env(), std::move(handle), tensorTag);
+}
+
+struct Range {
+  TensorHandle& handle;
+  size_t offset;
+  Napi::Uint8Array bytes;
+};
+
+// (tensor, byteOffset, bytes) of upload and download, checked against the tensor's end.
+Range rangeOf(const Napi::CallbackInfo& info) {
+  Range range{handleOf(info[0]), sizeArgument(info[1]), info[2].As<Napi::Uint8Array>()};
+  if (range.offset + range.bytes.ByteLength() > static_cast<size_t>(range.handle.tensor.bytes())) {
+    throw Napi::RangeError::New(info.Env(), "a copy reaches past the end of its tensor");
+  }
+  return range;
+}
+
+void upload(const Napi::CallbackInfo& info) {
+  Range range = rangeOf(info);
+  range.handle.storage->upload(range.handle.offset + range.offset, range.bytes.Data(), range.bytes.ByteLength());
+}
+
+void download(const Napi::CallbackInfo& info) {
+  Range range = rangeOf(info);
+  range.handle.storage->download(range.handle.offset + range.offset, range.bytes.Data(), range.bytes.ByteLength());
+}
+
+// fill(tensor, byte)
+void fill(const Napi::CallbackInfo& info) {
+  auto& handle = handleOf(info[0]);
+  const auto value = static_cast<uint8_t>(info[1].As<Napi::Number>().Uint32Value());
+  handle.storage->fill(handle.offset, value, static_cast<size_t>(handle.tensor.bytes()));
+}
+
+// release(storage): drops this handle's share; the memory goes when no tensor looks into it any more.
+void release(const Napi::CallbackInfo& info) { unwrap<StorageHandle>(info[0], storageTag, "storage").storage.reset(); }
+
+Napi::Value highWater(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(storageOf(info[0]).storage->highWater));
+}
+
+}  // namespace
+
+Tensor tensorOf(const Napi::Value& value) { return handleOf(value).tensor; }
+
+void exportMemory(Napi::Env env, Napi::Object exports) {
+  exports.Set("allocate", Napi::Function::New<allocate>(env, "allocate"));
+  exports.Set("view", Napi::Function::New<view>(env, "view"));
+  exports.Set("upload", Napi::Function::New<upload>(env, "upload"));
+  exports.Set("download", Napi::Function::New<download>(env, "download"));
+  exports.Set("fill", Napi::Function::New<fill>(env, "fill"));
+  exports.Set("release", Napi::Function::New<release>(env, "release"));
+  exports.Set("highWater", Napi::Function::New<highWater>(env, "highWater"));
+}
+
+}  // namespace loram

@@ -1,0 +1,343 @@
+// Every op, once: its name, its tensors and its scalars in call order. Shapes and dtypes are checked by the TypeScript
+// wrapper of the same name in src/native, so an op trusts its arguments. A tensor marked `?` may be absent. `adds` means
+// the op adds to what the tensor holds, `out` that it overwrites all of it, `in/out` that it changes it in place.
+#pragma once
+#include <cstdint>
+#include <tuple>
+
+#include "../core/tensor.h"
+
+namespace loram {
+
+// c = alpha * op(a) * op(b) + beta * c, with op the identity or the transpose. beta 0 does not read c.
+struct Gemm {
+  static constexpr auto name = "gemm";
+  Tensor a;  // op(a) is [M, K]   f32
+  Tensor b;  // op(b) is [K, N]   f32 | bf16
+  Tensor c;  // [M, N]            f32   out or in/out
+  bool transposeA, transposeB;
+  float alpha, beta;
+  auto fields() { return std::tie(a, b, c, transposeA, transposeB, alpha, beta); }
+};
+
+// With w [N, K] dequantised on the way: y = x * w^T + beta * y, or transposed y = x * w + beta * y.
+struct Nf4Gemm {
+  static constexpr auto name = "nf4Gemm";
+  Tensor x;              // [M, K], transposed [M, N]   f32
+  Tensor packed;         // [ceil(N * K / 2)]           u8    see nf4Quantize
+  Tensor absmax;         // [ceil(N * K / 64)]          f32, or u8 when double quantised
+  Tensor nestedAbsmax;   // ? [ceil(blocks / 256)]      f32
+  Tensor nestedOffset;   // ? [1]                       f32
+  Tensor y;              // [M, N], transposed [M, K]   f32   out or in/out
+  bool transposed;
+  float beta;
+  auto fields() { return std::tie(x, packed, absmax, nestedAbsmax, nestedOffset, y, transposed, beta); }
+};
+
+// NF4 (QLoRA, arXiv 2305.14314) as bitsandbytes stores it: blocks of 64 of the flattened tensor, first value of a pair in
+// the high nibble.
+struct Nf4Quantize {
+  static constexpr auto name = "nf4Quantize";
+  Tensor w;       // [...]               f32 | bf16
+  Tensor packed;  // [ceil(n / 2)]       u8    out
+  Tensor absmax;  // [ceil(n / 64)]      f32   out
+  auto fields() { return std::tie(w, packed, absmax); }
+};
+
+// absmax to 8 bits: minus its mean, in blocks of 256, nearest entry of the signed dynamic map.
+struct Nf4QuantizeAbsmax {
+  static constexpr auto name = "nf4QuantizeAbsmax";
+  Tensor absmax;        // [blocks]               f32
+  Tensor codes;         // [blocks]               u8    out
+  Tensor nestedAbsmax;  // [ceil(blocks / 256)]   f32   out
+  Tensor nestedOffset;  // [1]                    f32   out
+  auto fields() { return std::tie(absmax, codes, nestedAbsmax, nestedOffset); }
+};
+
+struct Nf4Dequantize {
+  static constexpr auto name = "nf4Dequantize";
+  Tensor packed;        // [ceil(n / 2)]            u8
+  Tensor absmax;        // [ceil(n / 64)]           f32 | u8
+  Tensor nestedAbsmax;  // ? [ceil(blocks / 256)]   f32
+  Tensor nestedOffset;  // ? [1]                    f32
+  Tensor w;             // [...] n elements         f32 | bf16   out
+  auto fields() { return std::tie(packed, absmax, nestedAbsmax, nestedOffset, w); }
+};
+
+// u = drop(x) * a^T;  y += scale * u * b^T. Dropout keeps element i of x where uniform(philox(seed, stream, i / 4)[i % 4])
+// >= dropout, and multiplies what it keeps by 1 / (1 - dropout).
+struct LoraForward {
+  static constexpr auto name = "loraForward";
+  Tensor x;  // [T, K]   f32
+  Tensor a;  // [r, K]   f32
+  Tensor b;  // [N, r]   f32
+  Tensor u;  // [T, r]   f32   out
+  Tensor y;  // [T, N]   f32   adds
+  float scale, dropout;
+  int64_t seed, stream;
+  auto fields() { return std::tie(x, a, b, u, y, scale, dropout, seed, stream); }
+};
+
+// d = scale * dy * b;  db += scale * dy^T * u;  da += d^T * drop(x);  dx += drop(d * a), all with forward's mask.
+struct LoraBackward {
+  static constexpr auto name = "loraBackward";
+  Tensor x;   // [T, K]   f32
+  Tensor a;   // [r, K]   f32
+  Tensor b;   // [N, r]   f32
+  Tensor u;   // [T, r]   f32
+  Tensor dy;  // [T, N]   f32
+  Tensor dx;  // [T, K]   f32   adds
+  Tensor da;  // [r, K]   f32   adds
+  Tensor db;  // [N, r]   f32   adds
+  float scale, dropout;
+  int64_t seed, stream;
+  auto fields() { return std::tie(x, a, b, u, dy, dx, da, db, scale, dropout, seed, stream); }
+};
+
+// y[i,j] = x[i,j] * rstd[i] * weight[j],   rstd[i] = 1 / sqrt(mean_j x[i,j]^2 + eps).  rstd is kept for backward.
+struct RmsNorm {
+  static constexpr auto name = "rmsNorm";
+  Tensor x;       // [rows, dim]   f32
+  Tensor weight;  // [dim]         f32
+  Tensor y;       // [rows, dim]   f32   out
+  Tensor rstd;    // [rows]        f32   out
+  float eps;
+  auto fields() { return std::tie(x, weight, y, rstd, eps); }
+};
+
+// g = dy * weight, n = x * rstd:  dx += rstd * (g - n * mean(g * n));  dweight += sum over rows of dy * n
+struct RmsNormBackward {
+  static constexpr auto name = "rmsNormBackward";
+  Tensor dy;       // [rows, dim]   f32
+  Tensor x;        // [rows, dim]   f32
+  Tensor weight;   // [dim]         f32
+  Tensor rstd;     // [rows]        f32
+  Tensor dx;       // [rows, dim]   f32   adds
+  Tensor dweight;  // ? [dim]       f32   adds
+  auto fields() { return std::tie(dy, x, weight, rstd, dx, dweight); }
+};
+
+// Rotates dimension j of every head together with j + headDim / 2 by positions[row] * inverseFrequencies[j]; the angle
+// and its sine and cosine are taken in double. `inverse` turns back, which is the backward pass.
+struct Rope {
+  static constexpr auto name = "rope";
+  Tensor x;                   // [T, heads * headDim]   f32   in/out
+  Tensor positions;           // [T]                    i32
+  Tensor inverseFrequencies;  // [headDim / 2]          f32
+  bool inverse;
+  auto fields() { return std::tie(x, positions, inverseFrequencies, inverse); }
+};
+
+// Causal attention over packed sequences with grouped key-value heads: query head h reads kv head h / (nh / nkv). Sequence
+// s has the queries [queryBounds[s], queryBounds[s + 1]) and the keys [keyBounds[s], keyBounds[s + 1]), their ends aligned:
+// with a cache there are more keys than queries. scale = 1 / sqrt(headDim).
+struct Attention {
+  static constexpr auto name = "attention";
+  Tensor q;            // [Tq, nh * headDim]    f32
+  Tensor k;            // [Tk, nkv * headDim]   f32
+  Tensor v;            // [Tk, nkv * headDim]   f32
+  Tensor queryBounds;  // [sequences + 1]       i32
+  Tensor keyBounds;    // [sequences + 1]       i32
+  Tensor y;            // [Tq, nh * headDim]    f32   out
+  Tensor lse;          // [Tq, nh]              f32   out   log of the sum of exp of a query's scores
+  int64_t headDim;
+  auto fields() { return std::tie(q, k, v, queryBounds, keyBounds, y, lse, headDim); }
+};
+
+// FlashAttention-2's backward (arXiv 2307.08691) for Attention with queryBounds = keyBounds = bounds.
+struct AttentionBackward {
+  static constexpr auto name = "attentionBackward";
+  Tensor dy;      // [T, nh * headDim]    f32
+  Tensor q;       // [T, nh * headDim]    f32
+  Tensor k;       // [T, nkv * headDim]   f32
+  Tensor v;       // [T, nkv * headDim]   f32
+  Tensor y;       // [T, nh * headDim]    f32
+  Tensor lse;     // [T, nh]              f32
+  Tensor bounds;  // [sequences + 1]      i32
+  Tensor dq;      // [T, nh * headDim]    f32   out
+  Tensor dk;      // [T, nkv * headDim]   f32   out
+  Tensor dv;      // [T, nkv * headDim]   f32   out
+  int64_t headDim;
+  auto fields() { return std::tie(dy, q, k, v, y, lse, bounds, dq, dk, dv, headDim); }
+};
+
+// y = silu(gate) * up
+struct Swiglu {
+  static constexpr auto name = "swiglu";
+  Tensor gate;  // [rows, dim]   f32
+  Tensor up;    // [rows, dim]   f32
+  Tensor y;     // [rows, dim]   f32   out
+  auto fields() { return std::tie(gate, up, y); }
+};
+
+// dgate and dup may lie where gate and up lie.
+struct SwigluBackward {
+  static constexpr auto name = "swigluBackward";
+  Tensor dy;     // [rows, dim]   f32
+  Tensor gate;   // [rows, dim]   f32
+  Tensor up;     // [rows, dim]   f32
+  Tensor dgate;  // [rows, dim]   f32   out
+  Tensor dup;    // [rows, dim]   f32   out
+  auto fields() { return std::tie(dy, gate, up, dgate, dup); }
+};
+
+// With p = softmax(logits) and a target t a row: tokenLoss = -log p[t], loss += scale * sum of tokenLoss. With `backward`
+// the logits become scale * (p - onehot(t)). Every target is in [0, vocab): rows without one are left out before.
+struct CrossEntropy {
+  static constexpr auto name = "crossEntropy";
+  Tensor logits;     // [rows, vocab]   f32   in/out
+  Tensor targets;    // [rows]          i32
+  Tensor loss;       // [1]             f32   adds
+  Tensor tokenLoss;  // ? [rows]        f32   out
+  float scale;
+  bool backward;
+  auto fields() { return std::tie(logits, targets, loss, tokenLoss, scale, backward); }
+};
+
+struct Embedding {
+  static constexpr auto name = "embedding";
+  Tensor weight;  // [vocab, hidden]   f32 | bf16
+  Tensor ids;     // [T]               i32
+  Tensor y;       // [T, hidden]       f32   out
+  auto fields() { return std::tie(weight, ids, y); }
+};
+
+struct EmbeddingBackward {
+  static constexpr auto name = "embeddingBackward";
+  Tensor dy;       // [T, hidden]       f32
+  Tensor ids;      // [T]               i32
+  Tensor dweight;  // [vocab, hidden]   f32   adds
+  auto fields() { return std::tie(dy, ids, dweight); }
+};
+
+// AdamW (Loshchilov and Hutter, arXiv 1711.05101) with decoupled decay, in torch's order of operations; step counts from 1.
+struct AdamW {
+  static constexpr auto name = "adamW";
+  Tensor parameters;    // [n]   f32   in/out
+  Tensor grads;         // [n]   f32
+  Tensor firstMoment;   // [n]   f32   in/out
+  Tensor secondMoment;  // [n]   f32   in/out
+  float learningRate, beta1, beta2, eps, weightDecay;
+  int64_t step;
+  auto fields() {
+    return std::tie(parameters, grads, firstMoment, secondMoment, learningRate, beta1, beta2, eps, weightDecay, step);
+  }
+};
+
+// norm = sqrt(sum of squares);  grads *= min(1, maxNorm / (norm + 1e-6)).  maxNorm 0: only measures.
+struct ClipGradNorm {
+  static constexpr auto name = "clipGradNorm";
+  Tensor grads;  // [n]   f32   in/out
+  Tensor norm;   // [1]   f32   out
+  float maxNorm;
+  auto fields() { return std::tie(grads, norm, maxNorm); }
+};
+
+// y[i] = x[indices[i]] over the rows of x.
+struct GatherRows {
+  static constexpr auto name = "gatherRows";
+  Tensor x;        // [rows, columns]   any
+  Tensor indices;  // [n]               i32
+  Tensor y;        // [n, columns]      dtype of x   out
+  auto fields() { return std::tie(x, indices, y); }
+};
+
+// y[indices[i]] = x[i]; rows of y that no index names stay as they are. Indices are distinct.
+struct ScatterRows {
+  static constexpr auto name = "scatterRows";
+  Tensor x;        // [n, columns]      any
+  Tensor indices;  // [n]               i32
+  Tensor y;        // [rows, columns]   dtype of x   in/out
+  auto fields() { return std::tie(x, indices, y); }
+};
+
+struct GatherColumns {
+  static constexpr auto name = "gatherColumns";
+  Tensor x;        // [rows, columns]   any
+  Tensor indices;  // [n]               i32
+  Tensor y;        // [rows, n]         dtype of x   out
+  auto fields() { return std::tie(x, indices, y); }
+};
+
+struct ScatterColumns {
+  static constexpr auto name = "scatterColumns";
+  Tensor x;        // [rows, n]         any
+  Tensor indices;  // [n]               i32
+  Tensor y;        // [rows, columns]   dtype of x   in/out
+  auto fields() { return std::tie(x, indices, y); }
+};
+
+// s = |w * grad|, or |w| without grad;  rowSums[i] += sum_j s[i,j];  columnSums[j] += sum_i s[i,j]
+struct Importance {
+  static constexpr auto name = "importance";
+  Tensor w;           // [rows, columns]     f32 | bf16
+  Tensor grad;        // ? [rows, columns]   f32
+  Tensor rowSums;     // ? [rows]            f32   adds
+  Tensor columnSums;  // ? [columns]         f32   adds
+  auto fields() { return std::tie(w, grad, rowSums, columnSums); }
+};
+
+// y = x, converted to y's dtype, rounding to nearest even.
+struct Cast {
+  static constexpr auto name = "cast";
+  Tensor x;  // [...]   f32 | bf16 | f16
+  Tensor y;  // [...]   f32 | bf16 | f16   out
+  auto fields() { return std::tie(x, y); }
+};
+
+// count[0] = how many values are NaN or infinite, count[1] = flat index of the first (-1: none).
+struct CountNonFinite {
+  static constexpr auto name = "countNonFinite";
+  Tensor x;      // [...]   f32 | bf16 | f16
+  Tensor count;  // [2]     i64   out
+  auto fields() { return std::tie(x, count); }
+};
+
+// x[i] = uniform in [low, high), or normal with mean `low` and standard deviation `high` (Box-Muller); element i uses
+// word i % 4 of philox(seed, stream, i / 4).
+struct Random {
+  static constexpr auto name = "random";
+  Tensor x;  // [...]   f32   out
+  bool normal;
+  float low, high;
+  int64_t seed, stream;
+  auto fields() { return std::tie(x, normal, low, high, seed, stream); }
+};
+
+template <class... Op>
+struct OpList {};
+
+using Ops = OpList<Gemm, Nf4Gemm, Nf4Quantize, Nf4QuantizeAbsmax, Nf4Dequantize, LoraForward, LoraBackward, RmsNorm,
+                   RmsNormBackward, Rope, Attention, AttentionBackward, Swiglu, SwigluBackward, CrossEntropy, Embedding,
+                   EmbeddingBackward, AdamW, ClipGradNorm, GatherRows, ScatterRows, GatherColumns, ScatterColumns,
+                   Importance, Cast, CountNonFinite, Random>;
+
+void cpu(const Gemm&);
+void cpu(const Nf4Gemm&);
+void cpu(const Nf4Quantize&);
+void cpu(const Nf4QuantizeAbsmax&);
+void cpu(const Nf4Dequantize&);
+void cpu(const LoraForward&);
+void cpu(const LoraBackward&);
+void cpu(const RmsNorm&);
+void cpu(const RmsNormBackward&);
+void cpu(const Rope&);
+void cpu(const Attention&);
+void cpu(const AttentionBackward&);
+void cpu(const Swiglu&);
+void cpu(const SwigluBackward&);
+void cpu(const CrossEntropy&);
+void cpu(const Embedding&);
+void cpu(const EmbeddingBackward&);
+void cpu(const AdamW&);
+void cpu(const ClipGradNorm&);
+void cpu(const GatherRows&);
+void cpu(const ScatterRows&);
+void cpu(const GatherColumns&);
+void cpu(const ScatterColumns&);
+void cpu(const Importance&);
+void cpu(const Cast&);
+void cpu(const CountNonFinite&);
+void cpu(const Random&);
+
+}  // namespace loram

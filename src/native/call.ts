@@ -1,0 +1,11 @@
+import { Tensor } from '../tensor/tensor.ts'
+import { addon } from './load.ts'
+
+type Argument = Tensor | number | boolean | undefined
+
+/** Runs an op of `native/ops/ops.h` with its fields in order; `undefined` is an optional tensor that is absent. */
+export function call(op: string, ...fields: [Tensor, ...Argument[]]): void {
+  if (fields[0].device.kind === 'meta') return
+  const run = addon()[op] as (...handles: unknown[]) => void
+  run(...fields.map((field) => (field instanceof Tensor ? field.handle : (field ?? null))))
+}

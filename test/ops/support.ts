@@ -1,0 +1,123 @@
+import { describe, expect } from 'vitest'
+import { openSafetensors } from '../../src/formats/safetensors.ts'
+import { cpu, cudaStatus, openDevice } from '../../src/tensor/device.ts'
+import { bytesPerElement, type DType, elements } from '../../src/tensor/dtype.ts'
+import { type Device, Tensor, type TensorData, tensorFrom } from '../../src/tensor/tensor.ts'
+import { goldenPath } from '../golden.ts'
+
+/** Runs the same tests on every device there is; one that is missing is listed as skipped, with the reason. */
+export function onEveryDevice(name: string, tests: (device: Device) => void): void {
+  describe(`${name} on cpu`, () => tests(cpu))
+  const reason = cudaStatus()
+  describe.skipIf(reason)(`${name} on cuda (skipped: ${reason})`, () => tests(openDevice('cuda')))
+}
+
+/** The largest relative error of one rounding to nearest. */
+export const unitRoundoff = { f32: 2 ** -24, bf16: 2 ** -8, f16: 2 ** -11 }
+
+/** Every combination of the listed values. */
+export function grid<Axes extends Record<string, readonly unknown[]>>(
+  axes: Axes,
+): { [K in keyof Axes]: Axes[K][number] }[] {
+  return Object.entries(axes).reduce<Record<string, unknown>[]>(
+    (cases, [name, values]) => cases.flatMap((c) => values.map((value) => ({ ...c, [name]: value }))),
+    [{}],
+  ) as { [K in keyof Axes]: Axes[K][number] }[]
+}
+
+/** A reproducible generator of doubles in [-1, 1) (mulberry32). */
+export function generator(seed: number): () => number {
+  let state = seed >>> 0
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let t = Math.imul(state ^ (state >>> 15), 1 | state)
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 31 - 1
+  }
+}
+
+export const toBf16 = (values: ArrayLike<number>): Uint16Array => {
+  const bits = new Uint32Array(Float32Array.from(values).buffer)
+  return Uint16Array.from(bits, (u) => (u + 0x7fff + ((u >>> 16) & 1)) >>> 16)
+}
+export const fromBf16 = (bits: Uint16Array): Float32Array =>
+  new Float32Array(Uint32Array.from(bits, (u) => u << 16).buffer)
+
+/** A tensor of reproducible values in [-1, 1), f32 or bf16. */
+export function random(device: Device, shape: number[], dtype: 'f32' | 'bf16' = 'f32', seed = 1): Tensor {
+  const next = generator(seed)
+  const values = Float32Array.from({ length: elements(shape) }, next)
+  return device.empty(shape, dtype).write(dtype === 'f32' ? values : toBf16(values))
+}
+
+/** An f32 tensor that holds NaN everywhere, to show that an op overwrites all of its output. */
+export const poisoned = (device: Device, shape: number[]): Tensor =>
+  tensorFrom(device, new Float32Array(elements(shape)).fill(Number.NaN), shape)
+
+/** A tensor's values as doubles, whatever its dtype. */
+export function toArray(tensor: Tensor): Float64Array {
+  const data = tensor.read()
+  return Float64Array.from((tensor.dtype === 'bf16' ? fromBf16(data as Uint16Array) : data) as ArrayLike<number>)
+}
+
+/**
+ * Fails unless every |got - want| is at most `bound(want, index)`; says which element is worst and by how many bounds.
+ * A NaN never passes.
+ */
+export function expectWithin(
+  got: Tensor | ArrayLike<number>,
+  want: ArrayLike<number>,
+  bound: (want: number, index: number) => number,
+): void {
+  const values = got instanceof Tensor ? toArray(got) : got
+  expect(values.length).toBe(want.length)
+  let worst = { index: -1, ratio: 0 }
+  for (let i = 0; i < want.length; i++) {
+    const limit = bound(want[i]!, i)
+    const error = Math.abs(values[i]! - want[i]!)
+    const ratio = error <= limit ? (limit > 0 ? error / limit : 0) : Number.isNaN(error) ? Infinity : error / limit
+    if (ratio > worst.ratio) worst = { index: i, ratio }
+  }
+  const { index, ratio } = worst
+  expect(
+    ratio,
+    `element ${index}: got ${values[index]}, want ${want[index]}, off by ${ratio} bounds`,
+  ).toBeLessThanOrEqual(1)
+}
+
+/** Largest absolute value: the scale that sums of mixed signs are judged by. */
+export const largest = (values: ArrayLike<number>): number =>
+  Array.from(values).reduce((m, v) => Math.max(m, Math.abs(v)), 0)
+
+const goldenTypes = {
+  f32: Float32Array,
+  i32: Int32Array,
+  u8: Uint8Array,
+  i64: BigInt64Array,
+  bf16: Uint16Array,
+  f16: Uint16Array,
+}
+
+/** The tensors of a golden file, as typed arrays with their shapes. */
+export function readGolden(
+  ...parts: string[]
+): (name: string) => { data: Float32Array; ints: Int32Array; bytes: Uint8Array; shape: number[]; dtype: DType } {
+  const file = openSafetensors(goldenPath(...parts))
+  return (name) => {
+    const info = file.tensors.get(name)
+    if (!info) throw new Error(`no golden tensor ${name}`)
+    const bytes = Uint8Array.from(file.read(name))
+    const data: TensorData = new goldenTypes[info.dtype](
+      bytes.buffer,
+      0,
+      bytes.byteLength / bytesPerElement[info.dtype],
+    )
+    return {
+      data: data as Float32Array,
+      ints: data as unknown as Int32Array,
+      bytes,
+      shape: info.shape,
+      dtype: info.dtype,
+    }
+  }
+}
