@@ -13,6 +13,7 @@ void decode(const Napi::Value& value, Tensor& tensor) {
   if (!value.IsNull()) tensor = tensorOf(value);
 }
 void decode(const Napi::Value& value, float& number) { number = value.As<Napi::Number>().FloatValue(); }
+void decode(const Napi::Value& value, double& number) { number = value.As<Napi::Number>().DoubleValue(); }
 void decode(const Napi::Value& value, int64_t& number) { number = value.As<Napi::Number>().Int64Value(); }
 void decode(const Napi::Value& value, bool& flag) { flag = value.As<Napi::Boolean>().Value(); }
 

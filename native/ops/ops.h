@@ -217,7 +217,7 @@ struct AdamW {
   Tensor grads;         // [n]   f32
   Tensor firstMoment;   // [n]   f32   in/out
   Tensor secondMoment;  // [n]   f32   in/out
-  float learningRate, beta1, beta2, eps, weightDecay;
+  double learningRate, beta1, beta2, eps, weightDecay;
   int64_t step;
   auto fields() {
     return std::tie(parameters, grads, firstMoment, secondMoment, learningRate, beta1, beta2, eps, weightDecay, step);
