@@ -1,0 +1,74 @@
+import { OpError } from '../errors.ts'
+import type { Tensor } from '../tensor/tensor.ts'
+import { call } from './call.ts'
+import { match } from './shapes.ts'
+
+/**
+ * Causal attention with grouped key-value heads over sequences that lie one after another: `q` [queries, heads * headDim],
+ * `k` and `v` [keys, kvHeads * headDim]. Sequence `s` has the queries `[queryBounds[s], queryBounds[s + 1])` and the keys
+ * `[keyBounds[s], keyBounds[s + 1])`, their ends aligned: with a cache it has more keys than queries, never fewer. Both
+ * bounds are [sequences + 1] i32, begin with 0 and end with the number of rows.
+ *
+ * Returns `y` like `q`, and `lse` [queries, heads], the logarithm of every softmax's denominator, which backward needs.
+ * Scores are scaled by 1 / sqrt(headDim) and never held whole (FlashAttention, Dao et al. 2022, arXiv 2205.14135).
+ */
+export function attention(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  queryBounds: Tensor,
+  keyBounds: Tensor,
+  headDim: number,
+): { y: Tensor; lse: Tensor } {
+  const { queries, width, kvWidth } = match('attention', {
+    q: [q, 'queries width', 'f32'],
+    k: [k, 'keys kvWidth', 'f32'],
+    v: [v, 'keys kvWidth', 'f32'],
+    queryBounds: [queryBounds, 'bounds', 'i32'],
+    keyBounds: [keyBounds, 'bounds', 'i32'],
+  })
+  checkHeads('attention', width, kvWidth, headDim)
+  const y = q.device.empty([queries, width], 'f32')
+  const lse = q.device.empty([queries, width / headDim], 'f32')
+  call('attention', q, k, v, queryBounds, keyBounds, y, lse, headDim)
+  return { y, lse }
+}
+
+/**
+ * Backward of {@link attention} without a cache: both bounds are `bounds`. `dy` and `y` are like `q`, and so is `dq`; `dk`
+ * and `dv` are like `k`, summed over the query heads that read them (FlashAttention-2, Dao 2023, arXiv 2307.08691).
+ */
+export function attentionBackward(
+  dy: Tensor,
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  y: Tensor,
+  lse: Tensor,
+  bounds: Tensor,
+  headDim: number,
+): { dq: Tensor; dk: Tensor; dv: Tensor } {
+  const { width, kvWidth } = match('attentionBackward', {
+    dy: [dy, 'tokens width', 'f32'],
+    q: [q, 'tokens width', 'f32'],
+    k: [k, 'tokens kvWidth', 'f32'],
+    v: [v, 'tokens kvWidth', 'f32'],
+    y: [y, 'tokens width', 'f32'],
+    lse: [lse, 'tokens heads', 'f32'],
+    bounds: [bounds, 'bounds', 'i32'],
+  })
+  checkHeads('attentionBackward', width, kvWidth, headDim)
+  const dq = q.device.empty(q.shape, 'f32')
+  const dk = q.device.empty(k.shape, 'f32')
+  const dv = q.device.empty(v.shape, 'f32')
+  call('attentionBackward', dy, q, k, v, y, lse, bounds, dq, dk, dv, headDim)
+  return { dq, dk, dv }
+}
+
+function checkHeads(op: string, width: number, kvWidth: number, headDim: number): void {
+  if (kvWidth % headDim === 0 && width % kvWidth === 0) return
+  throw new OpError('E_OP', `${op}: the heads do not fit`, {
+    expected: `key-value heads of ${headDim}, each read by the same number of query heads`,
+    found: `${kvWidth / headDim} key-value heads, ${width / headDim} query heads`,
+  })
+}
