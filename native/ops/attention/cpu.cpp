@@ -19,11 +19,11 @@ constexpr float infinity = std::numeric_limits<float>::infinity();
 LORAM_CLONES void softmaxRow(float* scores, int64_t visible, float& largest, double& sum, float* y, int64_t width) {
   std::fill(scores + visible, scores + keysPerTile, 0.0f);
   if (visible == 0) return;
-  const float previous = largest;
-  largest = std::max(previous, simd::max(scores, visible));
-  for (int64_t j = 0; j < visible; j++) scores[j] = simd::exp(scores[j] - largest);
-  const float shrink = simd::exp(previous - largest);
+  const float previous = largest, now = std::max(previous, simd::max(scores, visible));
+  for (int64_t j = 0; j < visible; j++) scores[j] = simd::exp(scores[j] - now);
+  const float shrink = simd::exp(previous - now);
   sum = sum * shrink + simd::sum(visible, [&](int64_t j) { return static_cast<double>(scores[j]); });
+  largest = now;
   for (int64_t j = 0; j < width; j++) y[j] *= shrink;
 }
 
