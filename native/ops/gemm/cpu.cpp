@@ -1,0 +1,21 @@
+#include "../../cpu/gemm.h"
+
+#include "../ops.h"
+
+namespace loram {
+
+void cpu(const Gemm& op) {
+  const int64_t M = op.c.shape[0], N = op.c.shape[1], K = op.a.shape[op.transposeA ? 0 : 1];
+  GemmRight b{op.b.as<const float>(), op.b.shape[1], op.transposeB};
+  if (op.b.dtype == DType::bf16) b.data = op.b.as<const Bf16>();
+  gemm({M, N, K, {op.a.as<float>(), op.a.shape[1], op.transposeA}, b, {op.c.as<float>(), N}, op.alpha, op.beta});
+}
+
+void cpu(const Nf4Gemm& op) {
+  const int64_t M = op.x.shape[0], inX = op.x.shape[1], inY = op.y.shape[1];
+  const Nf4View w(op.packed, op.absmax, op.nestedAbsmax, op.nestedOffset);
+  const GemmRight right{w, op.transposed ? inY : inX, !op.transposed};
+  gemm({M, inY, inX, {op.x.as<float>(), inX}, right, {op.y.as<float>(), inY}, 1, op.beta});
+}
+
+}  // namespace loram
