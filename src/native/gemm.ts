@@ -1,0 +1,29 @@
+import type { Tensor } from '../tensor/tensor.ts'
+import { call } from './call.ts'
+import { match } from './shapes.ts'
+
+export interface GemmOptions {
+  /** `a` is stored as [K, M]. Default false. */
+  transposeA?: boolean
+  /** `b` is stored as [N, K], as the weight of a linear layer is. Default false. */
+  transposeB?: boolean
+  /** Default 1. */
+  alpha?: number
+  /** 0 (the default) overwrites `c` without reading it. */
+  beta?: number
+}
+
+/**
+ * Matrix product `c = alpha * op(a) * op(b) + beta * c`, summed in f32: `a` [M, K] f32, `b` [K, N] f32 or bf16, `c` [M, N]
+ * f32, with `a` or `b` stored the other way round where `options` say so. `c` must not overlap `a` or `b`.
+ * @throws {OpError} `E_OP`: the shapes or dtypes do not fit.
+ */
+export function gemm(a: Tensor, b: Tensor, c: Tensor, options: GemmOptions = {}): void {
+  const { transposeA = false, transposeB = false, alpha = 1, beta = 0 } = options
+  match('gemm', {
+    a: [a, transposeA ? 'K M' : 'M K', 'f32'],
+    b: [b, transposeB ? 'N K' : 'K N', 'f32 bf16'],
+    c: [c, 'M N', 'f32'],
+  })
+  call('gemm', a, b, c, transposeA, transposeB, alpha, beta)
+}

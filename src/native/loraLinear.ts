@@ -1,0 +1,62 @@
+import type { Tensor } from '../tensor/tensor.ts'
+import { call } from './call.ts'
+import { match } from './shapes.ts'
+
+export interface LoraLinearOptions {
+  /** alpha / rank, or alpha / sqrt(rank) for rsLoRA. */
+  scale: number
+  /** Probability of dropping an element of `x` on its way into the adapter, in [0, 1). Default 0. */
+  dropout?: number
+  /** Seed and stream of the dropout mask: the same two numbers make the same mask again. Integers. Default 0. */
+  seed?: number
+  stream?: number
+}
+
+/**
+ * LoRA's part of a linear layer (arXiv 2106.09685), `u = drop(x) a^T` and `y += scale * u b^T`: `x` [T, K], `a` [r, K],
+ * `b` [N, r], `y` [T, N], all f32. Returns `u` [T, r], which backward needs.
+ * @throws {OpError} `E_OP`: the shapes or dtypes do not fit.
+ */
+export function loraForward(x: Tensor, a: Tensor, b: Tensor, y: Tensor, options: LoraLinearOptions): Tensor {
+  const { scale, dropout = 0, seed = 0, stream = 0 } = options
+  const { T, r } = match('loraForward', {
+    x: [x, 'T K', 'f32'],
+    a: [a, 'r K', 'f32'],
+    b: [b, 'N r', 'f32'],
+    y: [y, 'T N', 'f32'],
+  })
+  const u = x.device.empty([T, r], 'f32')
+  call('loraForward', x, a, b, u, y, scale, dropout, seed, stream)
+  return u
+}
+
+/**
+ * Backward of {@link loraForward} with its mask: from `dy` [T, N] and forward's `u` adds d loss / d of `x` to `dx` [T, K],
+ * of `a` to `da` [r, K] and of `b` to `db` [N, r].
+ * @param options those of forward
+ * @throws {OpError} `E_OP`: the shapes or dtypes do not fit.
+ */
+export function loraBackward(
+  x: Tensor,
+  a: Tensor,
+  b: Tensor,
+  u: Tensor,
+  dy: Tensor,
+  dx: Tensor,
+  da: Tensor,
+  db: Tensor,
+  options: LoraLinearOptions,
+): void {
+  const { scale, dropout = 0, seed = 0, stream = 0 } = options
+  match('loraBackward', {
+    x: [x, 'T K', 'f32'],
+    a: [a, 'r K', 'f32'],
+    b: [b, 'N r', 'f32'],
+    u: [u, 'T r', 'f32'],
+    dy: [dy, 'T N', 'f32'],
+    dx: [dx, 'T K', 'f32'],
+    da: [da, 'r K', 'f32'],
+    db: [db, 'N r', 'f32'],
+  })
+  call('loraBackward', x, a, b, u, dy, dx, da, db, scale, dropout, seed, stream)
+}

@@ -1,0 +1,100 @@
+import { OpError } from '../errors.ts'
+import { elements } from '../tensor/dtype.ts'
+import type { Tensor } from '../tensor/tensor.ts'
+import { call } from './call.ts'
+import { match } from './shapes.ts'
+
+/** Elements that share an absmax, and absmax values that share a nested one. */
+export const nf4Block = 64
+export const nf4NestedBlock = 256
+
+/**
+ * A matrix [out, in] in NF4 (QLoRA, arXiv 2305.14314), laid out as bitsandbytes has it: blocks of 64 of the flattened
+ * matrix, two codes a byte, the first in the high nibble. 4.5 bits a weight, or 4.127 when double quantised.
+ */
+export interface Nf4Weight {
+  readonly shape: readonly [rows: number, columns: number]
+  /** [ceil(elements / 2)] u8 */
+  readonly packed: Tensor
+  /** [ceil(elements / 64)] f32; u8 when double quantised */
+  readonly absmax: Tensor
+  /** [ceil(blocks / 256)] f32, when double quantised */
+  readonly nestedAbsmax?: Tensor
+  /** [1] f32, the mean of absmax, when double quantised */
+  readonly nestedOffset?: Tensor
+}
+
+/**
+ * Quantises a matrix `w` [rows, columns], f32 or bf16, to NF4: every value to the nearest of the block's 16 levels, ties
+ * to the lower. Codes and absmax are those of bitsandbytes' CUDA kernels. `w` must be finite.
+ * @param options.doubleQuantize stores absmax in 8 bits, as QLoRA does. Default true.
+ */
+export function quantizeNf4(w: Tensor, { doubleQuantize = true } = {}): Nf4Weight {
+  const { rows, columns } = match('nf4Quantize', { w: [w, 'rows columns', 'f32 bf16'] })
+  const { device } = w
+  const blocks = Math.ceil(w.elements / nf4Block)
+  const packed = device.empty([Math.ceil(w.elements / 2)], 'u8')
+  const absmax = device.empty([blocks], 'f32')
+  const shape = [rows, columns] as const
+  call('nf4Quantize', w, packed, absmax)
+  if (!doubleQuantize) return { shape, packed, absmax }
+
+  const codes = device.empty([blocks], 'u8')
+  const nestedAbsmax = device.empty([Math.ceil(blocks / nf4NestedBlock)], 'f32')
+  const nestedOffset = device.empty([1], 'f32')
+  call('nf4QuantizeAbsmax', absmax, codes, nestedAbsmax, nestedOffset)
+  return { shape, packed, absmax: codes, nestedAbsmax, nestedOffset }
+}
+
+/** The matrix that `weight` stands for, [rows, columns]: `level[code] * absmax` in f32, rounded once to `dtype`. */
+export function dequantizeNf4(weight: Nf4Weight, dtype: 'f32' | 'bf16'): Tensor {
+  match('nf4Dequantize', parts('nf4Dequantize', weight))
+  const w = weight.packed.device.empty(weight.shape, dtype)
+  call('nf4Dequantize', weight.packed, weight.absmax, weight.nestedAbsmax, weight.nestedOffset, w)
+  return w
+}
+
+export interface Nf4GemmOptions {
+  /** Multiplies by the matrix itself instead of its transpose: what backward needs. Default false. */
+  transposed?: boolean
+  /** 0 (the default) overwrites `y` without reading it. */
+  beta?: number
+}
+
+/**
+ * `y = x * w^T + beta * y` with `w` [rows, columns] dequantised to f32 on the way: `x` [M, columns], `y` [M, rows], both
+ * f32. Transposed, `y = x * w + beta * y`: `x` [M, rows], `y` [M, columns].
+ * @throws {OpError} `E_OP`: the shapes or dtypes do not fit.
+ */
+export function nf4Gemm(x: Tensor, weight: Nf4Weight, y: Tensor, options: Nf4GemmOptions = {}): void {
+  const { transposed = false, beta = 0 } = options
+  const [rows, columns] = weight.shape
+  match('nf4Gemm', {
+    x: [x, `M ${transposed ? rows : columns}`, 'f32'],
+    y: [y, `M ${transposed ? columns : rows}`, 'f32'],
+    ...parts('nf4Gemm', weight),
+  })
+  const { packed, absmax, nestedAbsmax, nestedOffset } = weight
+  call('nf4Gemm', x, packed, absmax, nestedAbsmax, nestedOffset, y, transposed, beta)
+}
+
+/** What the parts of a weight must be, for `match`. */
+function parts(op: string, { shape, packed, absmax, nestedAbsmax, nestedOffset }: Nf4Weight) {
+  const blocks = Math.ceil(elements(shape) / nf4Block)
+  const plain = {
+    packed: [packed, `${Math.ceil(elements(shape) / 2)}`, 'u8'],
+    absmax: [absmax, `${blocks}`, nestedAbsmax ? 'u8' : 'f32'],
+  } as const
+  if (nestedAbsmax && nestedOffset) {
+    return {
+      ...plain,
+      nestedAbsmax: [nestedAbsmax, `${Math.ceil(blocks / nf4NestedBlock)}`, 'f32'],
+      nestedOffset: [nestedOffset, '1', 'f32'],
+    } as const
+  }
+  if (!nestedAbsmax && !nestedOffset) return plain
+  throw new OpError('E_OP', `${op}: half of a double quantisation`, {
+    expected: 'nestedAbsmax and nestedOffset together',
+    found: nestedAbsmax ? 'no nestedOffset' : 'no nestedAbsmax',
+  })
+}
