@@ -26,6 +26,7 @@ export function formatJson(value: unknown): string {
 }
 
 const deepestSkip = 64
+const longestWord = 64
 const [quote, backslash, comma, bracket, brace] = Buffer.from('"\\,]}')
 const isSpace = (byte: number | undefined) => byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09
 const endsWord = (byte: number | undefined) =>
@@ -70,12 +71,13 @@ export class JsonCursor {
 
   string(): string {
     this.#expect('"')
+    const bytes = this.#bytes
     let end = this.#at
-    while (this.#bytes[end] !== quote) {
-      if (end >= this.#bytes.length) throw this.#error('a string has no end')
-      end += this.#bytes[end] === backslash ? 2 : 1
+    while (bytes[end] !== quote) {
+      if (end >= bytes.length) throw this.#error('a string has no end')
+      end += bytes[end] === backslash ? 2 : 1
     }
-    const text = this.#bytes.toString('utf8', this.#at - 1, end + 1)
+    const text = bytes.toString('utf8', this.#at - 1, end + 1)
     this.#at = end + 1
     return JSON.parse(text)
   }
@@ -106,14 +108,17 @@ export class JsonCursor {
   #word(): string {
     this.#peek()
     const start = this.#at
-    while (!endsWord(this.#bytes[this.#at])) this.#at++
+    while (!endsWord(this.#bytes[this.#at]) && this.#at - start < longestWord) this.#at++
     return this.#bytes.toString('latin1', start, this.#at)
   }
 
   /** The next character that is not white space, or '' at the end. */
   #peek(): string {
-    while (isSpace(this.#bytes[this.#at])) this.#at++
-    return this.#at < this.#bytes.length ? String.fromCharCode(this.#bytes[this.#at]!) : ''
+    const bytes = this.#bytes
+    let at = this.#at
+    while (isSpace(bytes[at])) at++
+    this.#at = at
+    return at < bytes.length ? String.fromCharCode(bytes[at]!) : ''
   }
 
   #take(character: string): boolean {

@@ -124,7 +124,7 @@ function writeTensor(fd: number, file: string, entry: TensorEntry, data: Uint8Ar
 }
 
 function formatHeader(entries: readonly TensorEntry[], metadata: Record<string, string>, file: string): Uint8Array {
-  const header = new Map<string, unknown>([['__metadata__', metadata]])
+  const header = new Map<string, unknown>(Object.keys(metadata).length > 0 ? [['__metadata__', metadata]] : [])
   let begin = 0
   for (const { name, dtype, shape } of entries) {
     if (header.has(name) || reservedNames.includes(name)) {
