@@ -20,12 +20,14 @@ const shown = ['file', 'line', 'tensor', 'field', 'expected', 'found', 'remedy']
 export class LoramError extends Error {
   override name = 'LoramError'
   readonly code: string
+  readonly headline: string
   readonly details: ErrorDetails
 
   constructor(code: string, headline: string, details: ErrorDetails = {}) {
     const { cause } = details
     super(render(code, headline, details), cause === undefined ? undefined : { cause })
     this.code = code
+    this.headline = headline
     this.details = details
   }
 }
@@ -81,6 +83,42 @@ export class AbortError extends LoramError {
   constructor(headline: string, details: ErrorDetails = {}) {
     super('E_ABORTED', headline, details)
   }
+}
+
+const classes = {
+  LoramError,
+  FileError,
+  ModelError,
+  AdapterError,
+  PlanError,
+  DataError,
+  ConfigError,
+  MemoryError,
+  DeviceError,
+  RunError,
+  OpError,
+}
+
+/** An error as data that crosses threads; the counterpart of {@link reviveError}. */
+export type PlainError = { name: string; code: string; headline: string; details: ErrorDetails; stack: string | undefined }
+
+export function plainError(error: unknown): PlainError {
+  const { stack } = error instanceof Error ? error : new Error(String(error))
+  if (!(error instanceof LoramError)) return { name: 'Error', code: '', headline: messageOf(error), details: {}, stack }
+  const { cause, ...details } = error.details
+  return { name: error.name, code: error.code, headline: error.headline, details, stack }
+}
+
+/** The error that {@link plainError} took apart, of the same class, with the stack of where it was thrown. */
+export function reviveError({ name, code, headline, details, stack }: PlainError): Error {
+  const error =
+    name === 'AbortError'
+      ? new AbortError(headline, details)
+      : name in classes
+        ? new classes[name as keyof typeof classes](code, headline, details)
+        : new Error(headline)
+  if (stack !== undefined) error.stack = stack
+  return error
 }
 
 /** Whatever was thrown, as its first line: for messages that wrap another error. */

@@ -10,9 +10,21 @@ struct StorageHandle {
   std::shared_ptr<Storage> storage;
 };
 
+// Tells the garbage collector how much memory hangs on a small handle.
+void account(Napi::Env env, const StorageHandle& handle, int64_t sign) {
+  if (handle.storage) {
+    Napi::MemoryManagement::AdjustExternalMemory(env, sign * static_cast<int64_t>(handle.storage->bytes));
+  }
+}
+void account(Napi::Env, const TensorHandle&, int64_t) {}
+
 template <class T>
 Napi::External<T> wrap(Napi::Env env, T handle, const napi_type_tag& tag) {
-  auto external = Napi::External<T>::New(env, new T(std::move(handle)), [](Napi::Env, T* owned) { delete owned; });
+  account(env, handle, 1);
+  auto external = Napi::External<T>::New(env, new T(std::move(handle)), [](Napi::Env env, T* owned) {
+    account(env, *owned, -1);
+    delete owned;
+  });
   external.TypeTag(&tag);
   return external;
 }
@@ -31,7 +43,11 @@ StorageHandle& storageOf(const Napi::Value& value) {
   return handle;
 }
 
-TensorHandle& handleOf(const Napi::Value& value) { return unwrap<TensorHandle>(value, tensorTag, "tensor"); }
+TensorHandle& handleOf(const Napi::Value& value) {
+  auto& handle = unwrap<TensorHandle>(value, tensorTag, "tensor");
+  if (!handle.storage) throw Napi::Error::New(value.Env(), "the memory of this tensor was released");
+  return handle;
+}
 
 size_t sizeArgument(const Napi::Value& value) { return static_cast<size_t>(value.As<Napi::Number>().Int64Value()); }
 
@@ -88,8 +104,13 @@ void fill(const Napi::CallbackInfo& info) {
   handle.storage->fill(handle.offset, value, static_cast<size_t>(handle.tensor.bytes()));
 }
 
-// release(storage): drops this handle's share; the memory goes when no tensor looks into it any more.
-void release(const Napi::CallbackInfo& info) { unwrap<StorageHandle>(info[0], storageTag, "storage").storage.reset(); }
+// release(storage, tensor?): drops the shares of both handles; the memory goes when no other tensor looks into it.
+void release(const Napi::CallbackInfo& info) {
+  StorageHandle& handle = unwrap<StorageHandle>(info[0], storageTag, "storage");
+  account(info.Env(), handle, -1);
+  handle.storage.reset();
+  if (!info[1].IsUndefined()) unwrap<TensorHandle>(info[1], tensorTag, "tensor").storage.reset();
+}
 
 Napi::Value highWater(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(storageOf(info[0]).storage->highWater));

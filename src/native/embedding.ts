@@ -8,7 +8,7 @@ export function embedding(weight: Tensor, ids: Tensor): Tensor {
     weight: [weight, 'vocab hidden', 'f32 bf16'],
     ids: [ids, 'tokens', 'i32'],
   })
-  const y = weight.device.empty([tokens, hidden], 'f32')
+  const y = ids.device.empty([tokens, hidden], 'f32')
   call('embedding', weight, ids, y)
   return y
 }

@@ -43,6 +43,7 @@ export function quantizeNf4(w: Tensor, { doubleQuantize = true } = {}): Nf4Weigh
   const nestedAbsmax = device.empty([Math.ceil(blocks / nf4NestedBlock)], 'f32')
   const nestedOffset = device.empty([1], 'f32')
   call('nf4QuantizeAbsmax', absmax, codes, nestedAbsmax, nestedOffset)
+  absmax.dispose()
   return { shape, packed, absmax: codes, nestedAbsmax, nestedOffset }
 }
 

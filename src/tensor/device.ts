@@ -1,6 +1,6 @@
 import { ConfigError, DeviceError } from '../errors.ts'
 import { addon, cudaLibraryFile } from '../native/load.ts'
-import { bytesPerElement, type DType, elements } from './dtype.ts'
+import { bytesPerElement, elements } from './dtype.ts'
 import { type Device, Tensor } from './tensor.ts'
 
 /** Host memory; every tensor has its own. */
@@ -12,15 +12,10 @@ export const cpu: Device = {
   },
 }
 
-/** Shapes without data. `bytes` is what its tensors would take. */
-export class MetaDevice implements Device {
-  readonly kind = 'meta'
-  bytes = 0
-
-  empty(shape: readonly number[], dtype: DType): Tensor {
-    this.bytes += elements(shape) * bytesPerElement[dtype]
-    return new Tensor(this, shape, dtype, { storage: undefined, byteOffset: 0 })
-  }
+/** Shapes without data. */
+export const meta: Device = {
+  kind: 'meta',
+  empty: (shape, dtype) => new Tensor(meta, shape, dtype, { storage: undefined, byteOffset: 0 }),
 }
 
 export const deviceNames = ['auto', 'cpu', 'cuda'] as const

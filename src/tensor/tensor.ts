@@ -98,6 +98,11 @@ export class Tensor {
     return this
   }
 
+  /** Gives the tensor's own memory back now instead of at the next garbage collection; it cannot be used afterwards. */
+  dispose(): void {
+    if (this.memory.storage) addon().release(this.memory.storage, this.handle)
+  }
+
   /** A copy on the same device. */
   clone(): Tensor {
     return this.device.empty(this.shape, this.dtype).write(this.read())

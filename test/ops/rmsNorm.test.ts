@@ -5,10 +5,11 @@ import { expectWithin, grid, largest, onEveryDevice, random, readGolden, toArray
 
 function inDoubles(x: Float64Array, weight: Float64Array, eps: number): Float64Array {
   const dim = weight.length
-  return Float64Array.from(x, (value, at) => {
-    const row = x.subarray(at - (at % dim), at - (at % dim) + dim)
-    return (value * weight[at % dim]!) / Math.sqrt(row.reduce((sum, v) => sum + v * v, 0) / dim + eps)
+  const rstd = Array.from({ length: x.length / dim }, (_, row) => {
+    const sum = x.subarray(row * dim, (row + 1) * dim).reduce((total, v) => total + v * v, 0)
+    return 1 / Math.sqrt(sum / dim + eps)
   })
+  return x.map((value, i) => value * rstd[Math.floor(i / dim)]! * weight[i % dim]!)
 }
 
 onEveryDevice('rmsNorm', (device) => {

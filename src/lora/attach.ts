@@ -1,0 +1,110 @@
+import { AdapterError } from '../errors.ts'
+import { linears, type Model } from '../model/model.ts'
+import { fillUniform } from '../native/random.ts'
+import { tensorFrom } from '../tensor/tensor.ts'
+import { ParameterSet } from '../train/parameters.ts'
+import { type Adapter, type Matrix, scaleOf } from './adapter.ts'
+
+/** Modules that may carry a pair, by the last part of their name, as PEFT's `target_modules` lists them. */
+export const targetModules = [
+  'q_proj',
+  'k_proj',
+  'v_proj',
+  'o_proj',
+  'gate_proj',
+  'up_proj',
+  'down_proj',
+  'lm_head',
+] as const
+export type TargetModule = (typeof targetModules)[number]
+
+/** What a new adapter looks like. */
+export interface LoraOptions {
+  rank: number
+  alpha: number
+  /** Probability with which training zeroes an element of a pair's input. */
+  dropout: number
+  /** Scale by alpha / sqrt(rank) instead of alpha / rank (arXiv 2312.03732). */
+  useRslora: boolean
+  targets: readonly TargetModule[]
+}
+
+/** The paper's settings, but for the output head, which the paper trains too. */
+export const loraDefaults: LoraOptions = {
+  rank: 8,
+  alpha: 16,
+  dropout: 0.05,
+  useRslora: false,
+  targets: targetModules.filter((name) => name !== 'lm_head'),
+}
+
+/**
+ * Gives every target module of `model` a new pair: A uniform in +-1/sqrt(in), as PEFT draws it, and B zero, so that the
+ * model computes what it did. The pairs' tensors, `<module>.lora_A` and `<module>.lora_B`, are the parameters to train.
+ */
+export function addAdapter(model: Model, options: LoraOptions, seed: number): ParameterSet {
+  const targets = Array.from(linears(model), ([name, linear], index) => ({ name, linear, index })).filter(({ name }) =>
+    options.targets.some((target) => name.split('.').at(-1) === target),
+  )
+  const shapes = targets.flatMap(({ name, linear }): [string, number[]][] => [
+    [`${name}.lora_A`, [options.rank, linear.weight.shape[1]!]],
+    [`${name}.lora_B`, [linear.weight.shape[0]!, options.rank]],
+  ])
+  const parameters = new ParameterSet(model.device, new Map(shapes))
+  for (const { name, linear, index } of targets) {
+    const a = parameters.get(`${name}.lora_A`)
+    const b = parameters.get(`${name}.lora_B`)
+    const bound = 1 / Math.sqrt(linear.weight.shape[1]!)
+    fillUniform(a.value, -bound, bound, { seed, stream: index })
+    linear.lora = { a: a.value, b: b.value, grads: { a: a.grad, b: b.grad }, scale: scaleOf(options), index }
+  }
+  return parameters
+}
+
+/** The trained pairs as an adapter on the host. */
+export function adapterFrom(parameters: ParameterSet, options: LoraOptions, baseModel: string): Adapter {
+  const matrix = (name: string): Matrix => {
+    const { value } = parameters.get(name)
+    return { shape: value.shape as [number, number], data: value.read() as Float32Array<ArrayBuffer> }
+  }
+  const names = Array.from(parameters.byName.keys(), (name) => name.replace(/\.lora_[AB]$/, ''))
+  const modules = new Map(
+    Array.from(new Set(names), (name) => [name, { a: matrix(`${name}.lora_A`), b: matrix(`${name}.lora_B`) }]),
+  )
+  const { rank, alpha, dropout, useRslora } = options
+  return { rank, alpha, dropout, useRslora, baseModel, modules }
+}
+
+/**
+ * Lets `model` compute with a trained adapter, unmerged.
+ * @throws {AdapterError} `E_ADAPTER_BASE`: the adapter's modules or widths are not this model's.
+ */
+export function attachAdapter(model: Model, adapter: Adapter): void {
+  const byName = new Map(Array.from(linears(model), ([name, linear], index) => [name, { linear, index }]))
+  for (const [name, { a, b }] of adapter.modules) {
+    const found = byName.get(name)
+    if (!found) throw foreignAdapter(name, [b.shape[0], a.shape[1]])
+    const { linear, index } = found
+    const [out, inputs] = linear.weight.shape as [number, number]
+    if (a.shape[1] !== inputs || b.shape[0] !== out) throw foreignAdapter(name, [b.shape[0], a.shape[1]], [out, inputs])
+    linear.lora = {
+      a: tensorFrom(model.device, a.data, a.shape),
+      b: tensorFrom(model.device, b.data, b.shape),
+      scale: scaleOf(adapter),
+      index,
+    }
+  }
+}
+
+/** The error for an adapter module that the model has not, or has with another shape [out, in]. */
+export function foreignAdapter(module: string, found: readonly number[], model?: readonly number[]): AdapterError {
+  const smaller = model?.some((size, i) => size > found[i]!)
+  return new AdapterError('E_ADAPTER_BASE', 'the adapter belongs to another model', {
+    tensor: module,
+    expected: model ? `a pair for [${model.join(', ')}]` : 'a module of the model',
+    found: `a pair for [${found.join(', ')}]`,
+    remedy: smaller
+      ? 'it was trained on a pruned model: bring it to the original dimensions with `loram recover`'
+      : 'load the model that the adapter was trained for',
+  })
+}

@@ -1,0 +1,51 @@
+import { AdapterError } from '../errors.ts'
+import { type Checkpoint, writeCheckpoint } from '../formats/huggingFace.ts'
+import { parseConfig } from '../model/config.ts'
+import { readTensor } from '../model/weights.ts'
+import { cast } from '../native/cast.ts'
+import { gemm } from '../native/gemm.ts'
+import { cpu } from '../tensor/device.ts'
+import { type Tensor, tensorFrom } from '../tensor/tensor.ts'
+import { type Adapter, type AdapterModule, scaleOf } from './adapter.ts'
+import { foreignAdapter } from './attach.ts'
+
+/** `weight + scale * B A`, added in f32 and rounded once to the weight's dtype. */
+export function mergeWeight(weight: Tensor, { a, b }: AdapterModule, scale: number): Tensor {
+  const merged = cast(weight, 'f32')
+  gemm(tensorFrom(cpu, b.data, b.shape), tensorFrom(cpu, a.data, a.shape), merged, { alpha: scale, beta: 1 })
+  return weight.dtype === 'f32' ? merged : cast(merged, weight.dtype)
+}
+
+/**
+ * Writes a checkpoint with `adapter` merged into its weights, in their own dtype. Takes the host memory of one weight.
+ * @throws {AdapterError} `E_ADAPTER_BASE`: the adapter's modules or widths are not this model's; `E_ADAPTER`: it adapts the
+ *   output head of a model whose head is its embedding, which a merge would change too
+ */
+export function writeMerged(checkpoint: Checkpoint, adapter: Adapter, dir: string): void {
+  const { tieWordEmbeddings } = parseConfig(checkpoint.configJson, checkpoint.configFile, checkpoint.pruning)
+  if (tieWordEmbeddings && adapter.modules.has('lm_head')) {
+    throw new AdapterError('E_ADAPTER', 'an adapted lm_head cannot be merged into tied embeddings', {
+      file: checkpoint.dir,
+      remedy: 'use the adapter unmerged',
+    })
+  }
+  for (const [name, { a, b }] of adapter.modules) {
+    const shape = checkpoint.tensors.get(`${name}.weight`)?.shape
+    const found = [b.shape[0], a.shape[1]]
+    if (!shape || shape[0] !== found[0] || shape[1] !== found[1]) throw foreignAdapter(name, found, shape)
+  }
+  writeCheckpoint(dir, {
+    configJson: checkpoint.configJson,
+    entries: Array.from(checkpoint.tensors, ([name, { dtype, shape }]) => ({ name, dtype, shape })),
+    data: (name) => {
+      const weight = readTensor(checkpoint, name, cpu)
+      const module = adapter.modules.get(name.replace(/\.weight$/, ''))
+      const result = module ? mergeWeight(weight, module, scaleOf(adapter)) : weight
+      const { buffer } = result.read()
+      weight.dispose()
+      return new Uint8Array(buffer)
+    },
+    ...(checkpoint.pruning && { pruning: checkpoint.pruning }),
+    copyFrom: checkpoint.dir,
+  })
+}

@@ -1,0 +1,58 @@
+import type { MicroBatch } from '../data/batches.ts'
+import type { LlamaConfig } from '../model/config.ts'
+import { buildModel, linears, type Model } from '../model/model.ts'
+import { metaSource, type Quantization } from '../model/weights.ts'
+import { Arena } from '../tensor/arena.ts'
+import { meta } from '../tensor/device.ts'
+import type { Tensor } from '../tensor/tensor.ts'
+
+/** A model of `config`'s shape without data. */
+export const metaModel = (config: LlamaConfig, quantize: Quantization): Model =>
+  buildModel(config, meta, metaSource(config.dtype, quantize))
+
+/** A model without data that takes the same bytes of an arena as `model` does, pairs of its adapter included. */
+function metaTwin(model: Model): Model {
+  const twin = metaModel(model.config, 'none')
+  const like = ({ shape, dtype }: Tensor) => meta.empty(shape, dtype)
+  const originals = linears(model)
+  for (const [name, linear] of linears(twin)) {
+    const { lora } = originals.get(name)!
+    if (!lora) continue
+    const { a, b, grads, scale, index } = lora
+    linear.lora = {
+      a: like(a),
+      b: like(b),
+      scale,
+      index,
+      ...(grads && { grads: { a: like(grads.a), b: like(grads.b) } }),
+    }
+  }
+  return twin
+}
+
+/** Bytes that `work` takes of an arena, found by doing it on meta: what the real arena must hold, exactly. */
+export function arenaBytes(work: (arena: Arena) => void): number {
+  const arena = new Arena('meta')
+  work(arena)
+  return arena.peak
+}
+
+/** An arena on `model`'s device that is just large enough for `work`. */
+export function arenaFor(model: Model, work: (model: Model, arena: Arena) => void): Arena {
+  const twin = metaTwin(model)
+  return new Arena(
+    model.device.kind,
+    arenaBytes((arena) => work(twin, arena)),
+  )
+}
+
+/** The largest micro-batch of `rows` examples of `length` tokens, every one of them a target. */
+export function fullMicroBatch(rows: number, length: number): MicroBatch {
+  const tokens = rows * length
+  return {
+    ids: new Int32Array(tokens),
+    targets: new Int32Array(tokens),
+    positions: Int32Array.from({ length: tokens }, (_, i) => i % length),
+    bounds: Int32Array.from({ length: rows + 1 }, (_, i) => i * length),
+  }
+}

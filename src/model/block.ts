@@ -1,0 +1,106 @@
+import { attention, attentionBackward } from '../native/attention.ts'
+import { cast } from '../native/cast.ts'
+import { rmsNorm, rmsNormBackward } from '../native/rmsNorm.ts'
+import { rope } from '../native/rope.ts'
+import { swiglu, swigluBackward } from '../native/swiglu.ts'
+import type { Tensor } from '../tensor/tensor.ts'
+import type { LayerCache } from './kvCache.ts'
+import { type Dropout, type Linear, linearBackward, linearForward } from './linear.ts'
+
+/** Weight of a norm [hidden], f32, and its gradient where it trains. */
+export interface Norm {
+  readonly weight: Tensor
+  grad?: Tensor
+}
+
+/** One decoder layer. Its head counts follow from the widths of its projections, which pruning may have cut. */
+export interface Layer {
+  readonly inputNorm: Norm
+  readonly q: Linear
+  readonly k: Linear
+  readonly v: Linear
+  readonly o: Linear
+  readonly postAttentionNorm: Norm
+  readonly gate: Linear
+  readonly up: Linear
+  readonly down: Linear
+}
+
+/** What all layers of a model share. */
+export interface BlockConstants {
+  readonly headDim: number
+  readonly rmsNormEps: number
+  /** [headDim / 2], f32 */
+  readonly inverseFrequencies: Tensor
+}
+
+/** A micro-batch on the device: examples one after another, without padding. */
+export interface Tokens {
+  readonly ids: Tensor // [tokens] i32
+  readonly positions: Tensor // [tokens] i32, from 0 in every example
+  readonly bounds: Tensor // [examples + 1] i32: example e is [bounds[e], bounds[e + 1])
+  readonly dropout?: Dropout | undefined
+}
+
+export type BlockOutput = ReturnType<typeof blockForward>
+
+/**
+ * Llama's decoder layer, `x` [tokens, hidden] (pre-norm, rotary, grouped-query attention, SwiGLU). Returns everything that
+ * backward reads; `y` is the layer's output. With a cache, keys and values are appended to it and read from it.
+ */
+export function blockForward(layer: Layer, constants: BlockConstants, x: Tensor, tokens: Tokens, cache?: LayerCache) {
+  const { headDim, rmsNormEps, inverseFrequencies } = constants
+  const { positions, bounds, dropout } = tokens
+
+  const h1 = rmsNorm(x, layer.inputNorm.weight, rmsNormEps)
+  const q = linearForward(layer.q, h1.y, { dropout })
+  const k = linearForward(layer.k, h1.y, { dropout, ...(cache && { into: cache.newKeys }) })
+  const v = linearForward(layer.v, h1.y, { dropout, ...(cache && { into: cache.newValues }) })
+  rope(q.y, positions, inverseFrequencies)
+  rope(k.y, positions, inverseFrequencies)
+  const heads = cache
+    ? attention(q.y, cache.keys, cache.values, bounds, cache.bounds, headDim)
+    : attention(q.y, k.y, v.y, bounds, bounds, headDim)
+  const x2 = cast(x, 'f32')
+  const o = linearForward(layer.o, heads.y, { dropout, addTo: x2 })
+
+  const h2 = rmsNorm(x2, layer.postAttentionNorm.weight, rmsNormEps)
+  const gate = linearForward(layer.gate, h2.y, { dropout })
+  const up = linearForward(layer.up, h2.y, { dropout })
+  const a = swiglu(gate.y, up.y)
+  const y = cast(x2, 'f32')
+  const down = linearForward(layer.down, a, { dropout, addTo: y })
+
+  return { x, h1, q, k, v, heads, x2, o, h2, gate, up, a, down, y }
+}
+
+/**
+ * Backward of {@link blockForward}: `dx` [tokens, hidden] comes in as d loss / d y and leaves as d loss / d x; gradients of
+ * trained weights are added to theirs.
+ */
+export function blockBackward(
+  layer: Layer,
+  constants: BlockConstants,
+  saved: BlockOutput,
+  dx: Tensor,
+  tokens: Tokens,
+): void {
+  const { headDim, inverseFrequencies } = constants
+  const { positions, bounds, dropout } = tokens
+  const { x, h1, q, k, v, heads, x2, o, h2, gate, up, a, down } = saved
+
+  const da = linearBackward(layer.down, a, down.u, dx, { dropout })
+  const { dgate, dup } = swigluBackward(da, gate.y, up.y)
+  const dh2 = linearBackward(layer.gate, h2.y, gate.u, dgate, { dropout })
+  linearBackward(layer.up, h2.y, up.u, dup, { dropout, addTo: dh2 })
+  rmsNormBackward(dh2, x2, layer.postAttentionNorm.weight, h2.rstd, dx, layer.postAttentionNorm.grad)
+
+  const dheads = linearBackward(layer.o, heads.y, o.u, dx, { dropout })
+  const { dq, dk, dv } = attentionBackward(dheads, q.y, k.y, v.y, heads.y, heads.lse, bounds, headDim)
+  rope(dq, positions, inverseFrequencies, { inverse: true })
+  rope(dk, positions, inverseFrequencies, { inverse: true })
+  const dh1 = linearBackward(layer.q, h1.y, q.u, dq, { dropout })
+  linearBackward(layer.k, h1.y, k.u, dk, { dropout, addTo: dh1 })
+  linearBackward(layer.v, h1.y, v.u, dv, { dropout, addTo: dh1 })
+  rmsNormBackward(dh1, x, layer.inputNorm.weight, h1.rstd, dx, layer.inputNorm.grad)
+}

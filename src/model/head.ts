@@ -1,0 +1,74 @@
+import { crossEntropy } from '../native/crossEntropy.ts'
+import { gatherRows, scatterRows } from '../native/gather.ts'
+import { rmsNorm, rmsNormBackward } from '../native/rmsNorm.ts'
+import type { Arena } from '../tensor/arena.ts'
+import { type Tensor, tensorFrom, zeros } from '../tensor/tensor.ts'
+import type { Norm } from './block.ts'
+import { type Dropout, type Linear, linearBackward, linearForward, outFeatures } from './linear.ts'
+
+/** Logits exist for this many values at once: 64 MiB. */
+const chunkElements = 2 ** 24
+
+export interface Head {
+  readonly norm: Norm
+  /** [vocab, hidden] */
+  readonly linear: Linear
+}
+
+/** Rows of a micro-batch from which a token is learnt, and those tokens. */
+export interface Targets {
+  readonly rows: Int32Array
+  readonly ids: Int32Array
+}
+
+/** Picks the positions that have a target: `targets[i]` is the token that position `i` predicts, negative for none. */
+export function targetsOf(targets: Int32Array): Targets {
+  const rows = Int32Array.from(targets.keys()).filter((row) => targets[row]! >= 0)
+  return { rows, ids: rows.map((row) => targets[row]!) }
+}
+
+/**
+ * Adds `scale` times the summed cross-entropy of the targets to `loss` [1], and, with `dx` [tokens, hidden], its gradient
+ * at `x` to `dx`. Only rows with a target are multiplied by the head, in chunks, so the logits never exist whole.
+ * @param tokenLoss [targets] receives -log p of every target
+ */
+export function headLoss(
+  head: Head,
+  rmsNormEps: number,
+  x: Tensor,
+  targets: Targets,
+  scale: number,
+  loss: Tensor,
+  options: { dx?: Tensor; dropout?: Dropout | undefined; tokenLoss?: Tensor } = {},
+): void {
+  const { dx, tokenLoss } = options
+  const count = targets.rows.length
+  if (count === 0) return
+  const arena = x.device as Arena
+  const start = arena.mark()
+  const { y, rstd } = rmsNorm(x, head.norm.weight, rmsNormEps)
+  const rows = tensorFrom(arena, targets.rows)
+  const h = gatherRows(y, rows)
+  const dh = dx && arena.empty(h.shape, 'f32')
+  const ids = tensorFrom(arena, targets.ids)
+  const chunk = Math.max(1, Math.floor(chunkElements / outFeatures(head.linear)))
+  for (let from = 0; from < count; from += chunk) {
+    const to = Math.min(from + chunk, count)
+    const mark = arena.mark()
+    const dropout = options.dropout && { ...options.dropout, stream: options.dropout.stream + from / chunk }
+    const { y: logits, u } = linearForward(head.linear, h.rows(from, to), { dropout })
+    crossEntropy(logits, ids.slice(from, [to - from]), loss, {
+      scale,
+      backward: dx !== undefined,
+      ...(tokenLoss && { tokenLoss: tokenLoss.slice(from, [to - from]) }),
+    })
+    if (dh) linearBackward(head.linear, h.rows(from, to), u, logits, { dropout, into: dh.rows(from, to) })
+    arena.release(mark)
+  }
+  if (dx && dh) {
+    const dy = zeros(arena, y.shape, 'f32')
+    scatterRows(dh, rows, dy)
+    rmsNormBackward(dy, x, head.norm.weight, rstd, dx, head.norm.grad)
+  }
+  arena.release(start)
+}

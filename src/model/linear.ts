@@ -1,0 +1,87 @@
+import { gemm } from '../native/gemm.ts'
+import { loraBackward, loraForward } from '../native/loraLinear.ts'
+import { type Nf4Weight, nf4Gemm } from '../native/nf4.ts'
+import { Tensor } from '../tensor/tensor.ts'
+
+/** A frozen or trained matrix [out, in]: f32, bf16, or packed in NF4. */
+export type Weight = Tensor | Nf4Weight
+
+/** LoRA's pair (arXiv 2106.09685): `y += scale * (drop(x) a^T) b^T`, `a` [rank, in], `b` [out, rank]. */
+export interface LoraPair {
+  readonly a: Tensor
+  readonly b: Tensor
+  /** Where it trains: what a step adds the gradients of `a` and `b` to. */
+  readonly grads?: { readonly a: Tensor; readonly b: Tensor }
+  /** alpha / rank */
+  readonly scale: number
+  /** Numbers the pairs of a model, so that each has dropout masks of its own. */
+  readonly index: number
+}
+
+/** A linear layer without bias. It trains its pair where it has one, and itself where it has a gradient. */
+export interface Linear {
+  weight: Weight
+  grad?: Tensor
+  lora?: LoraPair
+}
+
+/** Dropout of one micro-batch: masks follow from (seed, stream + pair's index), so backward makes them again. */
+export interface Dropout {
+  readonly rate: number
+  readonly seed: number
+  readonly stream: number
+}
+
+const noDropout: Dropout = { rate: 0, seed: 0, stream: 0 }
+
+/** Output of a linear layer, and LoRA's inner activations `u` [tokens, rank], which backward needs. */
+export interface LinearOutput {
+  readonly y: Tensor
+  readonly u: Tensor | undefined
+}
+
+export const outFeatures = ({ weight }: Linear): number => weight.shape[0]!
+
+/**
+ * `y = x weight^T` plus LoRA's part, `x` [tokens, in].
+ * @param addTo a tensor [tokens, out] to add to; without it `y` is new, or `into` where that is given.
+ */
+export function linearForward(
+  linear: Linear,
+  x: Tensor,
+  options: { into?: Tensor; addTo?: Tensor; dropout?: Dropout | undefined } = {},
+): LinearOutput {
+  const { weight, lora } = linear
+  const y = options.addTo ?? options.into ?? x.device.empty([x.shape[0]!, outFeatures(linear)], 'f32')
+  const beta = options.addTo ? 1 : 0
+  if (weight instanceof Tensor) gemm(x, weight, y, { transposeB: true, beta })
+  else nf4Gemm(x, weight, y, { beta })
+  return { y, u: lora && loraForward(x, lora.a, lora.b, y, loraOptions(lora, options.dropout)) }
+}
+
+/**
+ * Adds the gradients of the layer's weight and pair, and gives d loss / d x: new, in `into`, or added to `addTo`.
+ * @param u what forward returned
+ */
+export function linearBackward(
+  linear: Linear,
+  x: Tensor,
+  u: Tensor | undefined,
+  dy: Tensor,
+  options: { into?: Tensor; addTo?: Tensor; dropout?: Dropout | undefined } = {},
+): Tensor {
+  const { weight, grad, lora } = linear
+  const dx = options.addTo ?? options.into ?? x.device.empty(x.shape, 'f32')
+  const beta = options.addTo ? 1 : 0
+  if (weight instanceof Tensor) gemm(dy, weight, dx, { beta })
+  else nf4Gemm(dy, weight, dx, { transposed: true, beta })
+  if (grad) gemm(dy, x, grad, { transposeA: true, beta: 1 })
+  if (lora?.grads && u) {
+    loraBackward(x, lora.a, lora.b, u, dy, dx, lora.grads.a, lora.grads.b, loraOptions(lora, options.dropout))
+  }
+  return dx
+}
+
+function loraOptions({ scale, index }: LoraPair, { rate, seed, stream }: Dropout = noDropout) {
+  return { scale, dropout: rate, seed, stream: stream + index }
+}

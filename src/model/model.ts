@@ -1,0 +1,126 @@
+import { copyInto } from '../native/cast.ts'
+import { embedding, embeddingBackward } from '../native/embedding.ts'
+import { rmsNorm } from '../native/rmsNorm.ts'
+import type { Arena } from '../tensor/arena.ts'
+import { type Device, type Tensor, tensorFrom } from '../tensor/tensor.ts'
+import { type BlockConstants, blockForward, type Layer, type Norm, type Tokens } from './block.ts'
+import { inverseFrequencies, type LlamaConfig } from './config.ts'
+import type { Head } from './head.ts'
+import type { KvCache } from './kvCache.ts'
+import { type Linear, linearForward, type Weight } from './linear.ts'
+
+/** A Llama-family causal language model on a device. */
+export interface Model {
+  readonly config: LlamaConfig
+  readonly device: Device
+  readonly constants: BlockConstants
+  /** [vocab, hidden], f32 or bf16 */
+  readonly embedding: { readonly weight: Tensor; grad?: Tensor }
+  readonly layers: Layer[]
+  readonly head: Head
+}
+
+/** The seven projections of a layer: their field in {@link Layer} and their module in checkpoints and adapters. */
+export const projections = {
+  q: 'self_attn.q_proj',
+  k: 'self_attn.k_proj',
+  v: 'self_attn.v_proj',
+  o: 'self_attn.o_proj',
+  gate: 'mlp.gate_proj',
+  up: 'mlp.up_proj',
+  down: 'mlp.down_proj',
+} as const
+
+export type Projection = keyof typeof projections
+export const projectionNames = Object.keys(projections) as Projection[]
+
+/** `model.layers.3.self_attn.q_proj`: what it is called in checkpoints and adapters. */
+export const moduleOf = (layer: number, projection: Projection): string =>
+  `model.layers.${layer}.${projections[projection]}`
+
+/** The layer and projection that a module name, or that of its weight, means; `undefined` for anything else. */
+export function parseModule(name: string): { layer: number; projection: Projection } | undefined {
+  const [, layer, path] = /^model\.layers\.(\d+)\.(\w+\.\w+)(?:\.weight)?$/.exec(name) ?? []
+  const projection = projectionNames.find((key) => projections[key] === path)
+  return projection && { layer: Number(layer), projection }
+}
+
+/** Where a model's weights come from: a checkpoint, a generator, or meta. */
+export interface WeightSource {
+  /** A matrix that only its linear layer reads: may come quantised. */
+  linear(name: string, shape: readonly number[]): Weight
+  /** An embedding or output head: f32 or bf16. */
+  table(name: string, shape: readonly number[]): Tensor
+  /** A norm's weight: f32. */
+  norm(name: string, shape: readonly number[]): Tensor
+}
+
+/** Builds a model of `config`'s shape; every weight is asked of `source` once, layer by layer. */
+export function buildModel(config: LlamaConfig, device: Device, source: WeightSource): Model {
+  const { hiddenSize, vocabSize, headDim, rmsNormEps } = config
+  const norm = (name: string): Norm => ({ weight: source.norm(`${name}.weight`, [hiddenSize]) })
+  const embed = source.table('model.embed_tokens.weight', [vocabSize, hiddenSize])
+  const layers = config.layers.map((widths, i): Layer => {
+    const queryWidth = widths.numAttentionHeads * headDim
+    const keyWidth = widths.numKeyValueHeads * headDim
+    const linear = (projection: Projection, out: number, inputs: number): Linear => ({
+      weight: source.linear(`${moduleOf(i, projection)}.weight`, [out, inputs]),
+    })
+    return {
+      inputNorm: norm(`model.layers.${i}.input_layernorm`),
+      q: linear('q', queryWidth, hiddenSize),
+      k: linear('k', keyWidth, hiddenSize),
+      v: linear('v', keyWidth, hiddenSize),
+      o: linear('o', hiddenSize, queryWidth),
+      postAttentionNorm: norm(`model.layers.${i}.post_attention_layernorm`),
+      gate: linear('gate', widths.intermediateSize, hiddenSize),
+      up: linear('up', widths.intermediateSize, hiddenSize),
+      down: linear('down', hiddenSize, widths.intermediateSize),
+    }
+  })
+  const headNorm = norm('model.norm')
+  const headWeight = config.tieWordEmbeddings ? embed : source.table('lm_head.weight', [vocabSize, hiddenSize])
+  return {
+    config,
+    device,
+    constants: { headDim, rmsNormEps, inverseFrequencies: tensorFrom(device, inverseFrequencies(config)) },
+    embedding: { weight: embed },
+    layers,
+    head: { norm: headNorm, linear: { weight: headWeight } },
+  }
+}
+
+/** Every linear layer by its module name, in checkpoint order; the output head last. */
+export function linears(model: Model): Map<string, Linear> {
+  const entries = model.layers.flatMap((layer, i) =>
+    projectionNames.map((projection): [string, Linear] => [moduleOf(i, projection), layer[projection]]),
+  )
+  return new Map([...entries, ['lm_head', model.head.linear]])
+}
+
+/** The hidden states [tokens, hidden] that enter the first layer. */
+export const embed = (model: Model, ids: Tensor): Tensor => embedding(model.embedding.weight, ids)
+
+/** Adds the embedding's gradient where it trains; `dx` is the gradient at the first layer's input. */
+export function embedBackward(model: Model, ids: Tensor, dx: Tensor): void {
+  if (model.embedding.grad) embeddingBackward(dx, ids, model.embedding.grad)
+}
+
+/** Hidden states [tokens, hidden] after the last layer, keeping nothing for backward. */
+export function modelForward(model: Model, arena: Arena, tokens: Tokens, cache?: KvCache): Tensor {
+  const x = embed(model, tokens.ids)
+  for (const [i, layer] of model.layers.entries()) {
+    const mark = arena.mark()
+    const { y } = blockForward(layer, model.constants, x, tokens, cache?.layer(i))
+    copyInto(y, x)
+    arena.release(mark)
+  }
+  return x
+}
+
+/** Logits [rows, vocab] of hidden states [rows, hidden]. */
+export function logitsOf(model: Model, x: Tensor): Tensor {
+  const { norm, linear } = model.head
+  const { y } = rmsNorm(x, norm.weight, model.constants.rmsNormEps)
+  return linearForward(linear, y).y
+}

@@ -1,0 +1,84 @@
+import { ModelError } from '../errors.ts'
+import type { Checkpoint } from '../formats/huggingFace.ts'
+import { cast, countNonFinite } from '../native/cast.ts'
+import { quantizeNf4 } from '../native/nf4.ts'
+import { meta } from '../tensor/device.ts'
+import type { DType } from '../tensor/dtype.ts'
+import type { Device, Tensor } from '../tensor/tensor.ts'
+import type { WeightSource } from './model.ts'
+
+/** How frozen linear layers are held: as stored (16 bits or 32), or in NF4 with double quantisation. */
+export const quantizations = ['none', 'nf4'] as const
+export type Quantization = (typeof quantizations)[number]
+
+/** Weights are copied from file to tensor in pieces of this size, so no second copy of a matrix ever exists. */
+const chunkBytes = 8 << 20
+
+export interface LoadOptions {
+  quantize: Quantization
+  /** Refuse NaN and infinite weights; costs one pass over them. */
+  checkFinite: boolean
+}
+
+/** Weights of a checkpoint: norms in f32, tables and unquantised matrices as stored (f16 becomes f32, which holds it exactly). */
+export function checkpointSource(
+  checkpoint: Checkpoint,
+  device: Device,
+  { quantize, checkFinite }: LoadOptions,
+): WeightSource {
+  const stored = (name: string): Tensor => readTensor(checkpoint, name, device, checkFinite)
+  const table = (name: string): Tensor => {
+    const tensor = stored(name)
+    return tensor.dtype === 'f16' ? cast(tensor, 'f32') : tensor
+  }
+  return {
+    table,
+    linear: (name) => {
+      const weight = table(name)
+      if (quantize === 'none') return weight
+      const packed = quantizeNf4(weight)
+      weight.dispose()
+      return packed
+    },
+    norm: (name) => cast(stored(name), 'f32'),
+  }
+}
+
+/**
+ * One tensor of a checkpoint as it is stored.
+ * @throws {ModelError} `E_NONFINITE`: it holds NaN or infinity.
+ */
+export function readTensor(checkpoint: Checkpoint, name: string, device: Device, checkFinite = true): Tensor {
+  const { shape, dtype } = checkpoint.tensors.get(name)!
+  const tensor = device.empty(shape, dtype)
+  if (device.kind === 'meta') return tensor
+  const chunk = new Uint8Array(Math.min(chunkBytes, tensor.bytes))
+  for (let at = 0; at < tensor.bytes; at += chunk.length) {
+    const piece = chunk.subarray(0, Math.min(chunk.length, tensor.bytes - at))
+    checkpoint.readInto(name, piece, at)
+    tensor.write(piece, at)
+  }
+  if (checkFinite) refuseNonFinite(tensor, name, checkpoint.dir)
+  return tensor
+}
+
+function refuseNonFinite(tensor: Tensor, name: string, file: string): void {
+  const { count, first } = countNonFinite(tensor)
+  if (count === 0) return
+  throw new ModelError('E_NONFINITE', 'a weight is NaN or infinite', {
+    file,
+    tensor: name,
+    expected: 'finite values',
+    found: `${count} of ${tensor.elements}, the first at element ${first}`,
+    remedy: 'download the checkpoint again, or load it as it is with checkFinite: false',
+  })
+}
+
+/** Weights without data, for counting bytes. `dtype` is what unquantised weights would be stored as. */
+export function metaSource(dtype: DType, quantize: Quantization): WeightSource {
+  return {
+    table: (_name, shape) => meta.empty(shape, dtype),
+    linear: (_name, shape) => (quantize === 'nf4' ? quantizeNf4(meta.empty(shape, dtype)) : meta.empty(shape, dtype)),
+    norm: (_name, shape) => meta.empty(shape, 'f32'),
+  }
+}

@@ -1,0 +1,124 @@
+import { ConfigError } from '../errors.ts'
+import type { KeptLayer, PruningPlan } from '../formats/pruningJson.ts'
+import type { LlamaConfig } from '../model/config.ts'
+import type { Projection } from '../model/model.ts'
+
+/** How much each structure of a layer matters; what matters least is cut. */
+export interface LayerImportance {
+  /** [intermediate size] */
+  readonly channels: ArrayLike<number>
+  /** [key-value heads] */
+  readonly kvHeads: ArrayLike<number>
+}
+
+/** The dimensions that decide what can be cut, of the original model. */
+export type Dimensions = Omit<PruningPlan['source'], 'name' | 'fingerprint'>
+
+/** The paper leaves the first four and the last two layers whole. */
+export const defaultLayers = (numHiddenLayers: number): [number, number] => [4, numHiddenLayers - 2]
+
+/**
+ * How many channels and kv heads stay at `ratio`, with the reference implementation's roundings: channels round what goes
+ * up, grouped heads round it down, and without grouping what stays is rounded down.
+ * @throws {ConfigError} `E_CONFIG`: nothing would be left
+ */
+export function keptCounts(
+  { intermediateSize, numAttentionHeads, numKeyValueHeads }: Dimensions,
+  ratio: number,
+): { channels: number; kvHeads: number } {
+  const channels = intermediateSize - Math.ceil(intermediateSize * ratio)
+  const kvHeads =
+    numKeyValueHeads === numAttentionHeads
+      ? Math.trunc(numAttentionHeads * (1 - ratio))
+      : numKeyValueHeads - Math.trunc(numKeyValueHeads * ratio)
+  if (ratio >= 0 && channels > 0 && kvHeads > 0) return { channels, kvHeads }
+  throw new ConfigError('E_CONFIG', 'the pruning ratio leaves nothing of a layer', {
+    field: 'prune.ratio',
+    expected: 'a ratio from 0 that leaves a channel and a key-value head',
+    found: `${ratio}: ${channels} of ${intermediateSize} channels, ${kvHeads} of ${numKeyValueHeads} heads`,
+    remedy: 'lower the ratio',
+  })
+}
+
+/**
+ * Chooses what each layer of `layers` (half-open) keeps: the most important structures, of equal ones the later.
+ * @param importanceOf layer index -> importance of its structures
+ */
+export function choose(
+  source: Dimensions,
+  ratio: number,
+  [start, end]: readonly [number, number],
+  importanceOf: (layer: number) => LayerImportance,
+): KeptLayer[] {
+  const counts = keptCounts(source, ratio)
+  return Array.from({ length: end - start }, (_, i) => {
+    const { channels, kvHeads } = importanceOf(start + i)
+    return {
+      layer: start + i,
+      channels: mostImportant(channels, counts.channels),
+      kvHeads: mostImportant(kvHeads, counts.kvHeads),
+    }
+  })
+}
+
+/** Ascending indices of the `count` largest scores. The reference cuts from the front of an ascending sort. */
+function mostImportant(scores: ArrayLike<number>, count: number): number[] {
+  const order = Array.from(scores, (_, i) => i).sort((i, j) => scores[i]! - scores[j]! || i - j)
+  return order.slice(order.length - count).sort((i, j) => i - j)
+}
+
+/** Width of each projection's pruned side in the original model. */
+export function originalWidths(source: Dimensions): Record<Projection, number> {
+  const { intermediateSize, numAttentionHeads, numKeyValueHeads, headDim } = source
+  const queries = numAttentionHeads * headDim
+  const keys = numKeyValueHeads * headDim
+  return {
+    q: queries,
+    k: keys,
+    v: keys,
+    o: queries,
+    gate: intermediateSize,
+    up: intermediateSize,
+    down: intermediateSize,
+  }
+}
+
+/**
+ * Which side of a projection [out, in] pruning cuts, and the indices it keeps there: the outputs of q, k, v, gate and up,
+ * the inputs of o and down. A kv head keeps its own rows of k and v, and those of all its query heads in q and o.
+ */
+export function keptIndices(
+  projection: Projection,
+  { channels, kvHeads }: KeptLayer,
+  { numAttentionHeads, numKeyValueHeads, headDim }: Dimensions,
+): { side: 'out' | 'in'; indices: Int32Array } {
+  const rowsOfHeads = (size: number) =>
+    Int32Array.from(kvHeads.flatMap((head) => Array.from({ length: size }, (_, i) => head * size + i)))
+  const group = numAttentionHeads / numKeyValueHeads
+  switch (projection) {
+    case 'k':
+    case 'v':
+      return { side: 'out', indices: rowsOfHeads(headDim) }
+    case 'q':
+      return { side: 'out', indices: rowsOfHeads(headDim * group) }
+    case 'o':
+      return { side: 'in', indices: rowsOfHeads(headDim * group) }
+    case 'gate':
+    case 'up':
+      return { side: 'out', indices: Int32Array.from(channels) }
+    case 'down':
+      return { side: 'in', indices: Int32Array.from(channels) }
+  }
+}
+
+/** The widths that a plan gives the layers of a model. */
+export function prunedConfig(config: LlamaConfig, kept: readonly KeptLayer[]): LlamaConfig {
+  const group = config.numAttentionHeads / config.numKeyValueHeads
+  const layers = config.layers.map((widths, i) => {
+    const layer = kept.find((k) => k.layer === i)
+    if (!layer) return widths
+    const numKeyValueHeads = layer.kvHeads.length
+    return { intermediateSize: layer.channels.length, numKeyValueHeads, numAttentionHeads: numKeyValueHeads * group }
+  })
+  return { ...config, layers }
+}

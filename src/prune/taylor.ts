@@ -1,0 +1,43 @@
+import type { MicroBatch } from '../data/batches.ts'
+import { type Model, type Projection, projectionNames } from '../model/model.ts'
+import type { Arena } from '../tensor/arena.ts'
+import { type Tensor, zeros } from '../tensor/tensor.ts'
+import { accumulate } from '../train/step.ts'
+import { type Grouping, layerImportance } from './importance.ts'
+import type { Dimensions, LayerImportance } from './plan.ts'
+
+/**
+ * First-order Taylor importance |w * dL/dw| of the layers in `range` (half-open), L the mean next-token loss over all of
+ * `calibration` in one forward and backward pass. Gradients of one layer exist at a time.
+ */
+export function taylorImportance(
+  model: Model,
+  arena: Arena,
+  calibration: MicroBatch,
+  source: Dimensions,
+  [start, end]: readonly [number, number],
+  grouping: Grouping,
+): Map<number, LayerImportance> {
+  const scores = new Map<number, LayerImportance>()
+  const targetCount = calibration.targets.reduce((count, target) => count + Number(target >= 0), 0)
+  const loss = zeros(arena, [1], 'f32')
+  accumulate({ model, arena, recompute: 'full' }, calibration, 1 / targetCount, loss, {
+    aroundLayer: (index, backward) => {
+      if (index < start || index >= end) return backward()
+      const layer = model.layers[index]!
+      const grads = new Map<Projection, Tensor>()
+      for (const projection of projectionNames) {
+        const grad = zeros(arena, layer[projection].weight.shape, 'f32')
+        grads.set(projection, grad)
+        layer[projection].grad = grad
+      }
+      backward()
+      scores.set(
+        index,
+        layerImportance(layer, source, grouping, (projection) => grads.get(projection)),
+      )
+      for (const projection of projectionNames) delete layer[projection].grad
+    },
+  })
+  return scores
+}

@@ -1,0 +1,36 @@
+import { adamW } from '../native/optimizer.ts'
+import { type Tensor, zeros } from '../tensor/tensor.ts'
+import type { ParameterSet } from './parameters.ts'
+
+export interface AdamWOptions {
+  beta1: number
+  beta2: number
+  eps: number
+  weightDecay: number
+}
+
+/** torch's and the paper's defaults. */
+export const adamWDefaults: AdamWOptions = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0 }
+
+/** AdamW (arXiv 1711.05101) over a parameter set: two moments in f32 beside every value. */
+export class AdamW {
+  readonly firstMoment: Tensor
+  readonly secondMoment: Tensor
+  /** Updates made so far. */
+  step = 0
+  private readonly parameters: ParameterSet
+  private readonly options: AdamWOptions
+
+  constructor(parameters: ParameterSet, options: AdamWOptions) {
+    const { device, shape } = parameters.values
+    this.parameters = parameters
+    this.options = options
+    this.firstMoment = zeros(device, shape, 'f32')
+    this.secondMoment = zeros(device, shape, 'f32')
+  }
+
+  update(learningRate: number): void {
+    const { values, grads } = this.parameters
+    adamW(values, grads, this.firstMoment, this.secondMoment, { ...this.options, learningRate, step: ++this.step })
+  }
+}

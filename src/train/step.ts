@@ -1,0 +1,118 @@
+import type { Batch, MicroBatch } from '../data/batches.ts'
+import { type BlockOutput, blockBackward, blockForward, type Layer, type Tokens } from '../model/block.ts'
+import { headLoss, targetsOf } from '../model/head.ts'
+import type { Dropout } from '../model/linear.ts'
+import { embed, embedBackward, type Model } from '../model/model.ts'
+import { copyInto } from '../native/cast.ts'
+import { clipGradNorm } from '../native/optimizer.ts'
+import type { Arena } from '../tensor/arena.ts'
+import { type Tensor, tensorFrom, zeros } from '../tensor/tensor.ts'
+import type { AdamW } from './adamW.ts'
+import type { ParameterSet } from './parameters.ts'
+
+/** What backward does without: `none` keeps every activation, `full` keeps layer inputs and runs each layer again. */
+export const recomputes = ['none', 'full'] as const
+export type Recompute = (typeof recomputes)[number]
+
+export interface Trainer {
+  readonly model: Model
+  /** What trains: LoRA's pairs, or the model's own weights in alignment. */
+  readonly parameters: ParameterSet
+  readonly optimizer: AdamW
+  /** Holds a step's activations, and nothing between steps. */
+  readonly arena: Arena
+  readonly maxGradNorm: number
+  readonly recompute: Recompute
+  readonly dropout: { readonly rate: number; readonly seed: number }
+}
+
+export interface StepResult {
+  /** Mean cross-entropy over the batch's targets. */
+  readonly loss: number
+  /** Before clipping. */
+  readonly gradNorm: number
+}
+
+/** One optimizer step. Micro-batches add up their gradients; every target of the batch weighs the same. */
+export function trainStep(trainer: Trainer, batch: Batch, learningRate: number): StepResult {
+  const { parameters, optimizer, arena } = trainer
+  const start = arena.mark()
+  const loss = zeros(arena, [1], 'f32')
+  parameters.zeroGrads()
+  for (const [i, micro] of batch.microBatches.entries()) {
+    accumulate(trainer, micro, 1 / batch.targetCount, loss, { dropout: dropoutOf(trainer, i) })
+  }
+  const gradNorm = clipGradNorm(parameters.grads, trainer.maxGradNorm)
+  optimizer.update(learningRate)
+  const result = { loss: loss.item(), gradNorm: gradNorm.item() }
+  arena.release(start)
+  return result
+}
+
+/**
+ * Forward and backward of one micro-batch: adds `scale` times its summed loss to `loss`, and the gradients of whatever
+ * trains to theirs.
+ * @param aroundLayer is called for each layer, last first, and runs its backward pass
+ */
+export function accumulate(
+  { model, arena, recompute }: Pick<Trainer, 'model' | 'arena' | 'recompute'>,
+  micro: MicroBatch,
+  scale: number,
+  loss: Tensor,
+  options: { dropout?: Dropout; aroundLayer?: (index: number, backward: () => void) => void } = {},
+): void {
+  const { dropout, aroundLayer = (_index, backward) => backward() } = options
+  const { constants } = model
+  const start = arena.mark()
+  const tokens = toDevice(arena, micro, dropout)
+  const dx = zeros(arena, [micro.ids.length, model.config.hiddenSize], 'f32')
+
+  let x = embed(model, tokens.ids)
+  const layers = model.layers.map((layer): { mark: number; input: Tensor; output?: BlockOutput } => {
+    const mark = arena.mark()
+    const input = x
+    if (recompute === 'full') {
+      x = layerOutput(layer, input)
+      return { mark, input }
+    }
+    const output = blockForward(layer, constants, input, tokens)
+    x = output.y
+    return { mark, input, output }
+  })
+  headLoss(model.head, constants.rmsNormEps, x, targetsOf(micro.targets), scale, loss, { dx, dropout })
+  for (let i = layers.length - 1; i >= 0; i--) {
+    const layer = model.layers[i]!
+    const { mark, input, output = blockForward(layer, constants, input, tokens) } = layers[i]!
+    aroundLayer(i, () => blockBackward(layer, constants, output, dx, tokens))
+    arena.release(mark)
+  }
+  embedBackward(model, tokens.ids, dx)
+  arena.release(start)
+
+  function layerOutput(layer: Layer, input: Tensor): Tensor {
+    const y = arena.empty(input.shape, 'f32')
+    const mark = arena.mark()
+    copyInto(blockForward(layer, constants, input, tokens).y, y)
+    arena.release(mark)
+    return y
+  }
+}
+
+/** Copies a micro-batch into the arena. */
+export function toDevice(
+  arena: Arena,
+  { ids, positions, bounds }: Omit<MicroBatch, 'targets'>,
+  dropout?: Dropout,
+): Tokens {
+  return {
+    ids: tensorFrom(arena, ids),
+    positions: tensorFrom(arena, positions),
+    bounds: tensorFrom(arena, bounds),
+    dropout,
+  }
+}
+
+/** 2^16 masks for each of 2^16 micro-batches of a step: no two layers, micro-batches or steps share one. */
+function dropoutOf({ dropout, optimizer }: Trainer, micro: number): Dropout {
+  return { ...dropout, stream: (optimizer.step * 2 ** 16 + micro) * 2 ** 16 }
+}

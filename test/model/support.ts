@@ -1,0 +1,48 @@
+import path from 'node:path'
+import type { MicroBatch } from '../../src/data/batches.ts'
+import { openCheckpoint } from '../../src/formats/huggingFace.ts'
+import { parseConfig } from '../../src/model/config.ts'
+import { buildModel, logitsOf, type Model, modelForward } from '../../src/model/model.ts'
+import { checkpointSource } from '../../src/model/weights.ts'
+import { Arena } from '../../src/tensor/arena.ts'
+import { type Device, type Tensor, tensorFrom } from '../../src/tensor/tensor.ts'
+import { toDevice } from '../../src/train/step.ts'
+
+export function loadDirectory(dir: string, device: Device, quantize: 'none' | 'nf4' = 'none'): Model {
+  const checkpoint = openCheckpoint(dir)
+  const config = parseConfig(checkpoint.configJson, path.join(dir, 'config.json'), checkpoint.pruning)
+  return buildModel(config, device, checkpointSource(checkpoint, device, { quantize, checkFinite: true }))
+}
+
+/** Room enough for any of the tiny models. */
+export const testArena = (device: Device) => new Arena(device.kind, 256 << 20)
+
+/** Rows [rows, length] of a padded batch as transformers has it, without the padding: what its attention mask leaves. */
+export function unpad(
+  ids: Int32Array,
+  mask: Int32Array,
+  labels: Int32Array,
+  rows: number,
+): MicroBatch & { kept: number[] } {
+  const length = ids.length / rows
+  const kept = Array.from(mask.keys()).filter((i) => mask[i]! > 0)
+  const counts = Array.from({ length: rows }, (_, r) => kept.filter((i) => Math.floor(i / length) === r).length)
+  const bounds = Int32Array.from([0, ...counts.map((_, r) => counts.slice(0, r + 1).reduce((a, b) => a + b, 0))])
+  const positions = Int32Array.from(counts.flatMap((count) => Array.from({ length: count }, (_, i) => i)))
+  const targets = Int32Array.from(kept, (i) => ((i + 1) % length === 0 ? -100 : labels[i + 1]!))
+  return { kept, ids: Int32Array.from(kept, (i) => ids[i]!), positions, bounds, targets }
+}
+
+/** Logits [tokens, vocab] of a micro-batch. */
+export function forwardLogits(model: Model, micro: MicroBatch): Float32Array {
+  const arena = testArena(model.device)
+  const x = modelForward(model, arena, toDevice(arena, micro))
+  return logitsOf(model, x).read() as Float32Array
+}
+
+/** Rows `kept` of golden logits [rows * length, vocab]. */
+export const rowsOf = (data: Float32Array, kept: number[], columns: number): Float32Array =>
+  Float32Array.from(kept.flatMap((row) => Array.from(data.subarray(row * columns, (row + 1) * columns))))
+
+export const onDevice = (device: Device, data: Float32Array, shape: number[]): Tensor =>
+  tensorFrom(device, Float32Array.from(data), shape)
