@@ -1,0 +1,147 @@
+import { ConfigError, DataError } from '../errors.ts'
+import { countTargets, type Example } from './encode.ts'
+import { packBestFit } from './packing.ts'
+import { permutation } from './random.ts'
+
+/** Examples one behind the other, without padding: `tokens` in all, at most `microBatchSize * sequenceLength`. */
+export interface MicroBatch {
+  /** `[tokens]` */
+  ids: Int32Array
+  /** `[tokens]`: what each position must predict, or `ignoredTarget`. */
+  targets: Int32Array
+  /** `[tokens]`: from 0 in each example. */
+  positions: Int32Array
+  /** `[examples + 1]`: where examples start, from 0 to `tokens`. Attention does not cross them. */
+  bounds: Int32Array
+}
+
+/** What one optimizer step learns from. */
+export interface Batch {
+  microBatches: MicroBatch[]
+  /** Targets in all micro-batches: what the step's summed loss is divided by. */
+  targetCount: number
+  epoch: number
+  /** Indices of its examples, for reports. */
+  examples: number[]
+}
+
+export interface BatchOptions {
+  /** Examples in a batch, or rows when packing. */
+  batchSize: number
+  /** Examples (rows) that pass through the model at once. */
+  microBatchSize: number
+  /** Tokens in the longest example; when packing, in a row. */
+  sequenceLength: number
+  /** Puts several examples in a row, which saves nothing in tokens but evens out the size of micro-batches. */
+  packing: boolean
+  shuffle: boolean
+  /** An integer, 0 or more. */
+  seed: number
+  /** Leaves out an epoch's last batch where it is not full. */
+  dropLast: boolean
+}
+
+/** Where a stream stands: the epoch, and how many of its examples (rows) were given out. */
+export interface BatchState {
+  epoch: number
+  position: number
+}
+
+export interface BatchStream extends Iterable<Batch> {
+  /** Moves on when a batch is given out. Passed to `batchStream`, the same batches follow. */
+  readonly state: BatchState
+  readonly batchesPerEpoch: number
+}
+
+/**
+ * Batches without end, epoch after epoch. The order within an epoch depends on seed and epoch alone.
+ *
+ * @throws {ConfigError} `E_CONFIG`: `dropLast` leaves no batch.
+ * @throws {DataError} `E_DATA`: an example is longer than `sequenceLength`.
+ */
+export function batchStream(
+  examples: readonly Example[],
+  options: BatchOptions,
+  { epoch, position }: BatchState = { epoch: 0, position: 0 },
+): BatchStream {
+  const { batchSize, microBatchSize, sequenceLength, packing, shuffle, seed, dropLast } = options
+  checkLengths(examples, sequenceLength)
+  const rows = packing
+    ? packBestFit(
+        examples.map(({ ids }) => ids.length),
+        sequenceLength,
+      )
+    : examples.map((_, i) => [i])
+  const rowsPerEpoch = dropLast ? rows.length - (rows.length % batchSize) : rows.length
+  if (rowsPerEpoch === 0) {
+    throw new ConfigError('E_CONFIG', 'The data do not fill one batch', {
+      field: 'batchSize',
+      expected: `at most ${rows.length}`,
+      found: String(batchSize),
+      remedy: 'lower batchSize, or turn dropLast or packing off',
+    })
+  }
+  const state = { epoch, position }
+  function* batches(): Generator<Batch> {
+    for (; ; state.epoch++, state.position = 0) {
+      const order = shuffle ? permutation(rows.length, seed, state.epoch) : Uint32Array.from(rows.keys())
+      while (state.position < rowsPerEpoch) {
+        const end = Math.min(state.position + batchSize, rowsPerEpoch)
+        const chosen = Array.from(order.subarray(state.position, end), (row) => rows[row]!)
+        state.position = end
+        yield makeBatch(examples, chosen, microBatchSize, state.epoch)
+      }
+    }
+  }
+  return { state, batchesPerEpoch: Math.ceil(rowsPerEpoch / batchSize), [Symbol.iterator]: batches }
+}
+
+/** Every example once and in order, for evaluation, one micro-batch at a time. */
+export function* evaluationBatches(
+  examples: readonly Example[],
+  { microBatchSize, sequenceLength }: Pick<BatchOptions, 'microBatchSize' | 'sequenceLength'>,
+): Generator<Batch> {
+  checkLengths(examples, sequenceLength)
+  for (let i = 0; i < examples.length; i += microBatchSize) {
+    const rows = examples.slice(i, i + microBatchSize).map((_, offset) => [i + offset])
+    yield makeBatch(examples, rows, microBatchSize, 0)
+  }
+}
+
+function makeBatch(examples: readonly Example[], rows: number[][], microBatchSize: number, epoch: number): Batch {
+  const microBatches: MicroBatch[] = []
+  for (let i = 0; i < rows.length; i += microBatchSize) {
+    const members = rows.slice(i, i + microBatchSize).flat()
+    microBatches.push(concatenate(members.map((member) => examples[member]!)))
+  }
+  const targetCount = microBatches.reduce((sum, { targets }) => sum + countTargets(targets), 0)
+  return { microBatches, targetCount, epoch, examples: rows.flat() }
+}
+
+function concatenate(examples: readonly Example[]): MicroBatch {
+  const bounds = Int32Array.from([0, ...examples.map(({ ids }) => ids.length)])
+  for (let i = 1; i < bounds.length; i++) bounds[i]! += bounds[i - 1]!
+  const tokens = bounds.at(-1)!
+  const micro = {
+    ids: new Int32Array(tokens),
+    targets: new Int32Array(tokens),
+    positions: new Int32Array(tokens),
+    bounds,
+  }
+  examples.forEach(({ ids, targets }, i) => {
+    micro.ids.set(ids, bounds[i])
+    micro.targets.set(targets, bounds[i])
+    micro.positions.set([...ids.keys()], bounds[i])
+  })
+  return micro
+}
+
+function checkLengths(examples: readonly Example[], sequenceLength: number): void {
+  const tooLong = examples.findIndex(({ ids }) => ids.length > sequenceLength)
+  if (tooLong < 0) return
+  throw new DataError('E_DATA', `Example ${tooLong} is longer than a sequence`, {
+    expected: `at most ${sequenceLength} tokens`,
+    found: `${examples[tooLong]!.ids.length} tokens`,
+    remedy: 'load the data with the sequence length that batches have',
+  })
+}
