@@ -14,6 +14,8 @@ using namespace attention;
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
+float scoreScale(int64_t headDim) { return static_cast<float>(1 / std::sqrt(static_cast<double>(headDim))); }
+
 // One row of the online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867): turns scores into exp(score - largest),
 // zero from `visible` on, and brings the sum and the output so far to the new largest score.
 LORAM_CLONES void softmaxRow(float* scores, int64_t visible, float& largest, double& sum, float* y, int64_t width) {
@@ -37,9 +39,8 @@ struct ForwardScratch {
 void forwardTile(const Attention& op, const Group& group, int64_t firstRow, ForwardScratch& s) {
   const int64_t headDim = op.headDim, width = paddedDim(headDim);
   const int64_t rows = std::min(rowsPerTile, group.rows - firstRow);
-  const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(headDim)));
   const auto qRow = [&](int64_t r) { return op.q.as<float>() + group.row(firstRow + r); };
-  load(s.q.data(), rows, rows, headDim, width, scale, qRow);
+  load(s.q.data(), rows, rows, headDim, width, scoreScale(headDim), qRow);
   std::fill(s.y.begin(), s.y.end(), 0.0f);
   float largest[rowsPerTile];
   double sum[rowsPerTile] = {};
@@ -70,11 +71,11 @@ struct Tile {
   int64_t sequence, kvHead, firstRow;
 };
 
-// One row of backward: scores become p = exp(score - lse), zero from `visible` on, and dp becomes scale * p * (dp - delta).
-LORAM_CLONES void scoreGradientRow(float* scores, float* dp, int64_t visible, float lse, float delta, float scale) {
+// One row of backward: scores become p = exp(score - lse), zero from `visible` on, and dp becomes ds = p * (dp - delta).
+LORAM_CLONES void scoreGradientRow(float* scores, float* dp, int64_t visible, float lse, float delta) {
   for (int64_t j = 0; j < visible; j++) {
     scores[j] = simd::exp(scores[j] - lse);
-    dp[j] = scores[j] * (dp[j] - delta) * scale;
+    dp[j] = scores[j] * (dp[j] - delta);
   }
   std::fill(scores + visible, scores + keysPerTile, 0.0f);
   std::fill(dp + visible, dp + keysPerTile, 0.0f);
@@ -84,13 +85,20 @@ LORAM_CLONES double dot(int64_t n, const float* a, const float* b) {
   return simd::sum(n, [&](int64_t j) { return static_cast<double>(a[j]) * b[j]; });
 }
 
-// All of one kv head in one sequence: the rows of its queries are kept whole, keys pass by in tiles.
+// All of one kv head in one sequence: the rows of its queries are kept whole, keys pass by in tiles. q is held scaled, as
+// scores and dk need it; dq = scale * ds * k is scaled at the end.
 struct Backward {
   Backward(const AttentionBackward& op, const Group& group)
-      : op(op), group(group), headDim(op.headDim), width(paddedDim(headDim)), lse(group.rows), delta(group.rows) {
+      : op(op),
+        group(group),
+        headDim(op.headDim),
+        width(paddedDim(headDim)),
+        scale(scoreScale(headDim)),
+        lse(group.rows),
+        delta(group.rows) {
     for (auto* rows : {&q, &dy, &dq}) rows->resize(group.rows * width);
     for (auto* keys : {&k, &dk, &dv, &kTransposed, &vTransposed}) keys->resize(keysPerTile * width);
-    load(q.data(), group.rows, group.rows, headDim, width, 1, [&](int64_t r) { return op.q.as<float>() + group.row(r); });
+    load(q.data(), group.rows, group.rows, headDim, width, scale, [&](int64_t r) { return op.q.as<float>() + group.row(r); });
     load(dy.data(), group.rows, group.rows, headDim, width, 1, [&](int64_t r) { return op.dy.as<float>() + group.row(r); });
     for (int64_t r = 0; r < group.rows; r++) {
       lse[r] = op.lse.as<float>()[group.head(r)];
@@ -100,7 +108,10 @@ struct Backward {
 
   void run() {
     for (int64_t first = 0; first < group.keys; first += keysPerTile) keyTile(first);
-    for (int64_t r = 0; r < group.rows; r++) std::copy_n(dq.data() + r * width, headDim, op.dq.as<float>() + group.row(r));
+    for (int64_t r = 0; r < group.rows; r++) {
+      float* to = op.dq.as<float>() + group.row(r);
+      for (int64_t j = 0; j < headDim; j++) to[j] = scale * dq[r * width + j];
+    }
   }
 
  private:
@@ -123,7 +134,6 @@ struct Backward {
 
   void rowTile(int64_t firstKey, int64_t firstRow) {
     const int64_t rows = std::min(rowsPerTile, group.rows - firstRow);
-    const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(headDim)));
     const float *qTile = q.data() + firstRow * width, *dyTile = dy.data() + firstRow * width;
     std::fill_n(p, rows * keysPerTile, 0.0f);
     std::fill_n(ds, rows * keysPerTile, 0.0f);
@@ -131,7 +141,7 @@ struct Backward {
     multiply(rows, keysPerTile, headDim, {dyTile, width, 1}, vTransposed.data(), keysPerTile, ds, keysPerTile);
     for (int64_t r = 0; r < rows; r++) {
       const int64_t visible = std::clamp<int64_t>(group.visible(firstRow + r) - firstKey, 0, keysPerTile);
-      scoreGradientRow(p + r * keysPerTile, ds + r * keysPerTile, visible, lse[firstRow + r], delta[firstRow + r], scale);
+      scoreGradientRow(p + r * keysPerTile, ds + r * keysPerTile, visible, lse[firstRow + r], delta[firstRow + r]);
     }
     multiply(keysPerTile, width, rows, {p, 1, keysPerTile}, dyTile, width, dv.data(), width);
     multiply(keysPerTile, width, rows, {ds, 1, keysPerTile}, qTile, width, dk.data(), width);
@@ -141,6 +151,7 @@ struct Backward {
   const AttentionBackward& op;
   const Group& group;
   const int64_t headDim, width;
+  const float scale;
   std::vector<float> q, dy, dq, lse, delta;
   std::vector<float> k, dk, dv, kTransposed, vTransposed;
   float p[rowsPerTile * keysPerTile], ds[rowsPerTile * keysPerTile];

@@ -1,0 +1,176 @@
+import fc from 'fast-check'
+import { afterEach, describe, expect, test } from 'vitest'
+import { attention, attentionBackward } from '../../src/native/attention.ts'
+import { type Tensor, tensorFrom } from '../../src/tensor/tensor.ts'
+import { attentionInDoubles, boundsOf, type Heads } from './attentionInDoubles.ts'
+import { guarded } from './guarded.ts'
+import { expectWithin, onEveryDevice, random, readGolden, toArray, unitRoundoff } from './support.ts'
+
+const u = unitRoundoff.f32
+const longest = (lengths: readonly number[]): number => Math.max(...lengths)
+
+onEveryDevice('attention', (plain) => {
+  const device = guarded(plain)
+  afterEach(() => device.expectIntact())
+
+  const inputs = (heads: Heads, queryLengths: number[], keyLengths: number[]) => {
+    const queryBounds = boundsOf(queryLengths)
+    const keyBounds = boundsOf(keyLengths)
+    const [queries, keys] = [queryBounds.at(-1)!, keyBounds.at(-1)!]
+    const q = random(device, [queries, heads.query * heads.dim], 'f32', 1)
+    const k = random(device, [keys, heads.keyValue * heads.dim], 'f32', 2)
+    const v = random(device, [keys, heads.keyValue * heads.dim], 'f32', 3)
+    const dy = random(device, q.shape as number[], 'f32', 4)
+    return { q, k, v, dy, queryBounds: tensorFrom(device, queryBounds), keyBounds: tensorFrom(device, keyBounds) }
+  }
+
+  // A score is a sum of `dim` products below 1, scaled by 1 / sqrt(dim): a rounding for each, and four around them.
+  const scoreError = ({ dim }: Heads): number => (dim + 4) * u * Math.sqrt(dim)
+  // exp(score - lse) turns the errors of both into a relative one; exp itself is within 2 u, its argument rounded.
+  const probabilityError = (heads: Heads): number => 2 * scoreError(heads) + 8 * u
+
+  const cases = [
+    { heads: { query: 1, keyValue: 1, dim: 1 }, queries: [1, 7], keys: [1, 7] },
+    { heads: { query: 4, keyValue: 2, dim: 16 }, queries: [1, 7, 129], keys: [1, 7, 129] },
+    { heads: { query: 9, keyValue: 3, dim: 64 }, queries: [48, 0, 49, 16], keys: [48, 0, 49, 16] },
+    { heads: { query: 6, keyValue: 6, dim: 61 }, queries: [97], keys: [97] },
+    { heads: { query: 8, keyValue: 1, dim: 128 }, queries: [33, 20], keys: [33, 20] },
+    { heads: { query: 9, keyValue: 3, dim: 64 }, queries: [1, 1, 5], keys: [1, 200, 96] },
+  ]
+  describe.each(cases)('$heads.query/$heads.keyValue heads of $heads.dim, $queries on $keys', (c) => {
+    const { heads } = c
+    const { q, k, v, dy, queryBounds, keyBounds } = inputs(heads, c.queries, c.keys)
+    const arrays = { q: toArray(q), k: toArray(k), v: toArray(v), dy: toArray(dy) }
+    const want = attentionInDoubles(arrays, boundsOf(c.queries), boundsOf(c.keys), heads)
+
+    test('forward', () => {
+      const { y, lse } = attention(q, k, v, queryBounds, keyBounds, heads.dim)
+      const terms = longest(c.keys)
+      expectWithin(y, want.y.value, (_, i) => (probabilityError(heads) + (terms + 2) * u) * want.y.magnitude[i]!)
+      expectWithin(lse, want.lse, (value) => scoreError(heads) + 8 * u + 2 * u * Math.abs(value))
+    })
+
+    test.skipIf(c.queries !== c.keys && longest(c.queries) !== longest(c.keys))('backward', () => {
+      const { y, lse } = attention(q, k, v, queryBounds, keyBounds, heads.dim)
+      const { dq, dk, dv } = attentionBackward(dy, q, k, v, y, lse, queryBounds, heads.dim)
+      // Two probabilities (one inside y), two inner sums over dim, one over keys inside y and one over the queries that
+      // read a key, judged by the sums of absolute values.
+      const terms = longest(c.keys) * (1 + heads.query / heads.keyValue)
+      const relative = 2 * probabilityError(heads) + (2 * heads.dim + terms + 8) * u
+      for (const [got, { value, magnitude }] of [
+        [dq, want.dq],
+        [dk, want.dk],
+        [dv, want.dv],
+      ] as const) {
+        expectWithin(got, value, (_, i) => relative * magnitude[i]!)
+      }
+    })
+  })
+
+  describe('golden', () => {
+    const golden = readGolden('ops', 'golden.safetensors')
+    /** [batch, heads, length, dim] to packed rows [tokens, heads * dim], keeping the first lengths[b] of every batch row. */
+    const packed = (name: string, lengths: number[]): Float32Array => {
+      const { data, shape } = golden(name)
+      const [, heads, length, dim = 1] = shape as [number, number, number, number?]
+      const rows = lengths.flatMap((kept, b) =>
+        Array.from({ length: kept * heads * dim }, (_, at) => {
+          const [t, h, j] = [Math.floor(at / (heads * dim)), Math.floor(at / dim) % heads, at % dim]
+          return data[((b * heads + h) * length + t) * dim + j]!
+        }),
+      )
+      return Float32Array.from(rows)
+    }
+
+    test.each([
+      { name: 'attention', queries: [9, 9], keys: [9, 9], backward: true },
+      { name: 'attention_padded', queries: [9, 5], keys: [9, 5], backward: false }, // padded queries pull on keys there
+      { name: 'attention_cached', queries: [1, 1], keys: [10, 7], backward: false },
+    ])('$name', ({ name, queries, keys, backward }) => {
+      const tensor = (part: string, lengths: number[]): Tensor => {
+        const data = packed(`${name}.${part}`, lengths)
+        return tensorFrom(device, data, [
+          lengths.reduce((a, b) => a + b),
+          data.length / lengths.reduce((a, b) => a + b),
+        ])
+      }
+      const [q, k, v] = [tensor('q', queries), tensor('k', keys), tensor('v', keys)]
+      const [queryBounds, keyBounds] = [tensorFrom(device, boundsOf(queries)), tensorFrom(device, boundsOf(keys))]
+      const { y, lse } = attention(q, k, v, queryBounds, keyBounds, 16)
+      // Standard normal inputs: scores stay below 8, so the bounds above with products below 8 instead of 1.
+      const near = (got: Tensor, part: string, lengths: number[]) => {
+        const want = packed(`${name}.${part}`, lengths)
+        const scale = want.reduce((m, x) => Math.max(m, Math.abs(x)), 0)
+        expectWithin(got, want, () => 64 * u * scale)
+      }
+      near(y, 'y', queries)
+      near(lse, 'lse', queries)
+      if (!backward) return
+      const gradients = attentionBackward(tensor('dy', queries), q, k, v, y, lse, queryBounds, 16)
+      near(gradients.dq, 'dq', queries)
+      near(gradients.dk, 'dk', keys)
+      near(gradients.dv, 'dv', keys)
+    })
+  })
+
+  const heads = { query: 4, keyValue: 2, dim: 16 }
+  const lengths = fc.array(fc.integer({ min: 0, max: 70 }), { minLength: 1, maxLength: 5 })
+
+  test('packed sequences give the same bits as one by one', () => {
+    fc.assert(
+      fc.property(lengths, (packedLengths) => {
+        const { q, k, v, dy, queryBounds } = inputs(heads, packedLengths, packedLengths)
+        const run = (bounds: Tensor, from: number, to: number) => {
+          const rows = [dy, q, k, v].map((x) => x.rows(from, to)) as [Tensor, Tensor, Tensor, Tensor]
+          const { y, lse } = attention(rows[1], rows[2], rows[3], bounds, bounds, heads.dim)
+          const { dq, dk, dv } = attentionBackward(...rows, y, lse, bounds, heads.dim)
+          return [y, lse, dq, dk, dv]
+        }
+        const all = run(queryBounds, 0, q.shape[0]!)
+        boundsOf(packedLengths).forEach((from, s) => {
+          const length = packedLengths[s] ?? 0
+          const alone = run(tensorFrom(device, Int32Array.of(0, length)), from, from + length)
+          alone.forEach((x, i) => {
+            expect(x.read()).toEqual(all[i]!.rows(from, from + length).read())
+          })
+        })
+      }),
+      { numRuns: 20 },
+    )
+  })
+
+  test.each([
+    { what: 'a query sees no later key of its sequence', poison: 1e4, ownSequence: true },
+    { what: 'a query sees nothing of another sequence, not even NaN', poison: Number.NaN, ownSequence: false },
+  ])('$what', ({ poison, ownSequence }) => {
+    fc.assert(
+      fc.property(lengths, fc.nat(), (packedLengths, pick) => {
+        const { q, k, v, queryBounds } = inputs(heads, packedLengths, packedLengths)
+        const tokens = q.shape[0]!
+        fc.pre(tokens > 0)
+        const changed = pick % tokens
+        const before = attention(q, k, v, queryBounds, queryBounds, heads.dim).y
+        for (const x of [k, v]) x.rows(changed, changed + 1).write(new Float32Array(x.shape[1]!).fill(poison))
+        const after = attention(q, k, v, queryBounds, queryBounds, heads.dim).y
+        const bounds = boundsOf(packedLengths)
+        const start = bounds.findLast((bound) => bound <= changed)!
+        const end = bounds.find((bound) => bound > changed)!
+        const blindUntil = ownSequence ? changed : start
+        expect(after.rows(0, blindUntil).read()).toEqual(before.rows(0, blindUntil).read())
+        expect(after.rows(end, tokens).read()).toEqual(before.rows(end, tokens).read())
+        expect(after.rows(changed, end).read()).not.toEqual(before.rows(changed, end).read())
+      }),
+      { numRuns: 20 },
+    )
+  })
+
+  test.each([
+    { width: 30, kvWidth: 16, headDim: 16 },
+    { width: 48, kvWidth: 32, headDim: 16 },
+    { width: 48, kvWidth: 24, headDim: 16 },
+  ])('refuses widths $width and $kvWidth for heads of $headDim', ({ width, kvWidth, headDim }) => {
+    const [q, k] = [random(device, [2, width]), random(device, [2, kvWidth])]
+    const bounds = tensorFrom(device, Int32Array.of(0, 2))
+    expect(() => attention(q, k, k, bounds, bounds, headDim)).toThrow(/attention: the heads do not fit/)
+  })
+})

@@ -1,0 +1,42 @@
+import { afterEach, describe, expect, test } from 'vitest'
+import { embedding, embeddingBackward } from '../../src/native/embedding.ts'
+import { tensorFrom } from '../../src/tensor/tensor.ts'
+import { guarded } from './guarded.ts'
+import { expectWithin, generator, grid, onEveryDevice, random, toArray, unitRoundoff } from './support.ts'
+
+onEveryDevice('embedding', (plain) => {
+  const device = guarded(plain)
+  afterEach(() => device.expectIntact())
+  const vocab = 50
+
+  describe.each(grid({ tokens: [1, 7, 129], hidden: [1, 61, 4300] } as const))(
+    '$tokens tokens, hidden $hidden',
+    ({ tokens, hidden }) => {
+      const next = generator(5)
+      // 129 tokens of 50 ids: most ids repeat.
+      const ids = Int32Array.from({ length: tokens }, () => Math.floor(((next() + 1) / 2) * vocab))
+
+      test.each(['f32', 'bf16'] as const)('copies rows of %s exactly', (dtype) => {
+        const weight = random(device, [vocab, hidden], dtype)
+        const rows = toArray(weight)
+        const want = Array.from(ids).flatMap((id) => Array.from(rows.subarray(id * hidden, (id + 1) * hidden)))
+        expect(toArray(embedding(weight, tensorFrom(device, ids)))).toEqual(Float64Array.from(want))
+      })
+
+      test('backward adds the rows of repeated ids', () => {
+        const dy = random(device, [tokens, hidden])
+        const dweight = random(device, [vocab, hidden], 'f32', 2)
+        const want = toArray(dweight)
+        const magnitude = want.map(Math.abs)
+        toArray(dy).forEach((value, at) => {
+          const to = ids[Math.floor(at / hidden)]! * hidden + (at % hidden)
+          want[to] = want[to]! + value
+          magnitude[to] = magnitude[to]! + Math.abs(value)
+        })
+        embeddingBackward(dy, tensorFrom(device, ids), dweight)
+        // One rounding for every addition to the element; no id occurs more often than there are tokens.
+        expectWithin(dweight, want, (_, at) => tokens * unitRoundoff.f32 * magnitude[at]!)
+      })
+    },
+  )
+})

@@ -1,0 +1,81 @@
+import { afterEach, describe, expect, test } from 'vitest'
+import { rope } from '../../src/native/rope.ts'
+import { tensorFrom } from '../../src/tensor/tensor.ts'
+import { guarded } from './guarded.ts'
+import { expectWithin, generator, grid, onEveryDevice, random, readGolden, toArray, unitRoundoff } from './support.ts'
+
+const frequencies = (headDim: number): Float32Array =>
+  Float32Array.from({ length: headDim / 2 }, (_, j) => 10000 ** ((-2 * j) / headDim))
+
+/** The index of the dimension that turns together with element `at` of a row of heads. */
+const partner = (at: number, headDim: number): number =>
+  at % headDim < headDim / 2 ? at + headDim / 2 : at - headDim / 2
+
+function inDoubles(x: Float64Array, width: number, positions: Int32Array, inverse: Float32Array): Float64Array {
+  const half = inverse.length
+  return x.map((value, at) => {
+    const angle = positions[Math.floor(at / width)]! * inverse[at % half]!
+    const other = x[partner(at, 2 * half)]!
+    return value * Math.cos(angle) + (at % (2 * half) < half ? -other : other) * Math.sin(angle)
+  })
+}
+
+onEveryDevice('rope', (plain) => {
+  const device = guarded(plain)
+  afterEach(() => device.expectIntact())
+
+  // Sine or cosine rounded, a product, a sum: three roundings of either term.
+  const bound = (x: Float64Array, headDim: number) => (_: number, at: number) =>
+    3 * unitRoundoff.f32 * (Math.abs(x[at]!) + Math.abs(x[partner(at, headDim)]!))
+
+  describe.each(grid({ rows: [1, 7, 129], heads: [1, 9], headDim: [2, 64, 122] } as const))(
+    '[$rows, $heads x $headDim]',
+    ({ rows, heads, headDim }) => {
+      const width = heads * headDim
+      const next = generator(3)
+      // Far positions, where an angle in single precision would be off by a percent.
+      const positions = Int32Array.from({ length: rows }, () => Math.floor((next() + 1) * 65536))
+
+      test('turns by the angle in double precision', () => {
+        const x = random(device, [rows, width])
+        const before = toArray(x)
+        rope(x, tensorFrom(device, positions), tensorFrom(device, frequencies(headDim)))
+        expectWithin(x, inDoubles(before, width, positions, frequencies(headDim)), bound(before, headDim))
+      })
+
+      test('inverse turns back', () => {
+        const x = random(device, [rows, width])
+        const before = toArray(x)
+        const angles = [tensorFrom(device, positions), tensorFrom(device, frequencies(headDim))] as const
+        rope(x, ...angles)
+        rope(x, ...angles, { inverse: true })
+        // The first rotation's errors are turned, which mixes both terms once more.
+        expectWithin(x, before, (want, at) => 3 * bound(before, headDim)(want, at))
+      })
+    },
+  )
+
+  test.each([
+    { input: 'x', output: 'y', inverse: false },
+    { input: 'dy', output: 'dx', inverse: true },
+  ])('golden $output', ({ input, output, inverse }) => {
+    const golden = readGolden('ops', 'golden.safetensors')
+    const { data, shape } = golden(`rope.${input}`)
+    const [batch, heads, tokens, headDim] = shape as [number, number, number, number]
+    // [batch, heads, tokens, headDim]: every (batch, head) is a sequence of single heads.
+    const positions = Int32Array.from({ length: batch * heads * tokens }, (_, i) => i % tokens)
+    const x = tensorFrom(device, data, [positions.length, headDim])
+    const before = toArray(x)
+    rope(x, tensorFrom(device, positions), tensorFrom(device, frequencies(headDim)), { inverse })
+    // The golden angle is position times a frequency in double, ours a frequency rounded to f32: angles up to 6.
+    const angle = tokens * unitRoundoff.f32
+    const extra = (at: number) => angle * (Math.abs(before[at]!) + Math.abs(before[partner(at, headDim)]!))
+    expectWithin(x, golden(`rope.${output}`).data, (want, at) => bound(before, headDim)(want, at) + extra(at))
+  })
+
+  test('refuses a width that is no multiple of the head', () => {
+    const x = random(device, [2, 30])
+    const positions = tensorFrom(device, Int32Array.of(0, 1))
+    expect(() => rope(x, positions, tensorFrom(device, frequencies(8)))).toThrow(/multiple of headDim 8/)
+  })
+})

@@ -1,0 +1,75 @@
+import { afterEach, describe, expect, test } from 'vitest'
+import { swiglu, swigluBackward } from '../../src/native/swiglu.ts'
+import { tensorFrom } from '../../src/tensor/tensor.ts'
+import { guarded } from './guarded.ts'
+import { expectWithin, grid, onEveryDevice, random, readGolden, toArray, unitRoundoff } from './support.ts'
+
+const u = unitRoundoff.f32
+const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x))
+
+onEveryDevice('swiglu', (plain) => {
+  const device = guarded(plain)
+  afterEach(() => device.expectIntact())
+
+  // Where exp overflows, the sigmoid is 0 instead of less than 2^-128; what it multiplies is less than 128.
+  const overflow = 2 ** -121
+  // exp is within 2 u, then a sum, a quotient and a product.
+  const forwardBound = (want: number): number => 6 * u * Math.abs(want) + overflow
+
+  describe.each(grid({ rows: [1, 7, 129], dim: [1, 61, 4300], range: [1, 120] } as const))(
+    '[$rows, $dim] in +-$range',
+    ({ rows, dim, range }) => {
+      const values = (seed: number, scale: number) => {
+        const raw = Float32Array.from(toArray(random(device, [rows, dim], 'f32', seed)), (x) => x * scale)
+        return { tensor: tensorFrom(device, raw, [rows, dim]), array: raw }
+      }
+      const run = () => ({ gate: values(1, range), up: values(2, 1), dy: values(3, 1) })
+
+      test('forward', () => {
+        const { gate, up } = run()
+        const want = Float64Array.from(gate.array, (g, i) => g * sigmoid(g) * up.array[i]!)
+        expectWithin(swiglu(gate.tensor, up.tensor), want, forwardBound)
+      })
+
+      test('backward', () => {
+        const { gate, up, dy } = run()
+        const { dgate, dup } = swigluBackward(dy.tensor, gate.tensor, up.tensor)
+        const g = Float64Array.from(gate.array)
+        expectWithin(
+          dup,
+          g.map((x, i) => dy.array[i]! * x * sigmoid(x)),
+          forwardBound,
+        )
+        // 1 + g (1 - sigmoid) cancels near its zero: judged by 1 + |g|. Sigmoid has 4 u, its complement 5 u, times g and
+        // plus 1 makes 7 u (1 + |g|); the factors before it have 4 + 2 u and the last product 1.
+        const factor = (i: number) => dy.array[i]! * up.array[i]! * sigmoid(g[i]!)
+        expectWithin(
+          dgate,
+          g.map((x, i) => factor(i) * (1 + x * (1 - sigmoid(x)))),
+          (_, i) => 14 * u * Math.abs(factor(i)) * (1 + Math.abs(g[i]!)) + overflow,
+        )
+      })
+    },
+  )
+
+  test('golden', () => {
+    const golden = readGolden('ops', 'golden.safetensors')
+    const tensor = (name: string) => tensorFrom(device, golden(`swiglu.${name}`).data, golden(`swiglu.${name}`).shape)
+    const [dy, gate, up] = [tensor('dy'), tensor('gate'), tensor('up')]
+    const { dgate, dup } = swigluBackward(dy, gate, up)
+    expectWithin(swiglu(gate, up), golden('swiglu.y').data, (want) => 7 * u * Math.abs(want))
+    expectWithin(dup, golden('swiglu.dup').data, (want) => 7 * u * Math.abs(want))
+    const [g, v, d] = [toArray(gate), toArray(up), toArray(dy)]
+    expectWithin(dgate, golden('swiglu.dgate').data, (_, i) => 15 * u * Math.abs(d[i]! * v[i]!) * (1 + Math.abs(g[i]!)))
+  })
+
+  test('infinities and NaN go where the formula sends them', () => {
+    const gate = tensorFrom(device, Float32Array.of(Infinity, Number.NaN, -1000), [1, 3])
+    const y = toArray(swiglu(gate, tensorFrom(device, Float32Array.of(2, 1, 1), [1, 3])))
+    expect(Array.from(y)).toEqual([Infinity, Number.NaN, -0])
+  })
+
+  test('refuses an up of another width by name', () => {
+    expect(() => swiglu(random(device, [2, 8]), random(device, [2, 7]))).toThrow(/swiglu: up does not fit/)
+  })
+})
