@@ -96,16 +96,13 @@ export function batchStream(
   return { state, batchesPerEpoch: Math.ceil(rowsPerEpoch / batchSize), [Symbol.iterator]: batches }
 }
 
-/** Every example once and in order, for evaluation, one micro-batch at a time. */
+/** Every example once and in order, for evaluation. */
 export function* evaluationBatches(
   examples: readonly Example[],
   { microBatchSize, sequenceLength }: Pick<BatchOptions, 'microBatchSize' | 'sequenceLength'>,
-): Generator<Batch> {
+): Generator<MicroBatch> {
   checkLengths(examples, sequenceLength)
-  for (let i = 0; i < examples.length; i += microBatchSize) {
-    const rows = examples.slice(i, i + microBatchSize).map((_, offset) => [i + offset])
-    yield makeBatch(examples, rows, microBatchSize, 0)
-  }
+  for (let i = 0; i < examples.length; i += microBatchSize) yield concatenate(examples.slice(i, i + microBatchSize))
 }
 
 function makeBatch(examples: readonly Example[], rows: number[][], microBatchSize: number, epoch: number): Batch {

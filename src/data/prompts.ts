@@ -43,11 +43,7 @@ const rows: Row[] = [
   {
     format: 'prompt-completion',
     keys: ['prompt', 'completion'],
-    segments: (record, tokenizer) => [
-      ...bosSegments(tokenizer),
-      prompt(stringOf(record, 'prompt')),
-      ...answer(tokenizer, stringOf(record, 'completion')),
-    ],
+    segments: (record, tokenizer) => exchange(tokenizer, stringOf(record, 'prompt'), stringOf(record, 'completion')),
   },
   {
     format: 'messages',
@@ -58,16 +54,13 @@ const rows: Row[] = [
     // GSM8K, prompted as lm_eval's gsm8k task does
     format: 'prompt-completion',
     keys: ['question', 'answer'],
-    segments: (record, tokenizer) => [
-      ...bosSegments(tokenizer),
-      prompt(`Question: ${stringOf(record, 'question')}\nAnswer:`),
-      ...answer(tokenizer, ` ${stringOf(record, 'answer')}`),
-    ],
+    segments: (record, tokenizer) =>
+      exchange(tokenizer, `Question: ${stringOf(record, 'question')}\nAnswer:`, ` ${stringOf(record, 'answer')}`),
   },
   {
     format: 'text',
     keys: ['text'],
-    segments: (record, tokenizer) => [...bosSegments(tokenizer), ...answer(tokenizer, stringOf(record, 'text'))],
+    segments: (record, tokenizer) => exchange(tokenizer, '', stringOf(record, 'text')),
   },
 ]
 
@@ -124,6 +117,10 @@ function historyOf(record: DataRecord): [string, string][] {
     stringOf(record, `history[${i}][0]`, question),
     stringOf(record, `history[${i}][1]`, reply),
   ])
+}
+
+function exchange(tokenizer: Tokenizer, question: string, reply: string): Segment[] {
+  return [...bosSegments(tokenizer), prompt(question), ...answer(tokenizer, reply)]
 }
 
 function prompt(text: string): Segment {

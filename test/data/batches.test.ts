@@ -129,12 +129,10 @@ describe('batchStream', () => {
 test('evaluationBatches gives every example in order', () => {
   fc.assert(
     fc.property(cases, ({ examples, options }) => {
-      const batches = [...evaluationBatches(examples, options)]
-      expect(batches.flatMap((batch) => batch.examples)).toEqual([...examples.keys()])
-      expect(batches.every(({ microBatches }) => microBatches.length === 1)).toBe(true)
-      expect(batches.flatMap(({ microBatches }) => [...microBatches[0]!.ids])).toEqual(
-        examples.flatMap(({ ids }) => [...ids]),
-      )
+      const micros = [...evaluationBatches(examples, options)]
+      expect(micros.every(({ bounds }) => bounds.length - 1 <= options.microBatchSize)).toBe(true)
+      expect(micros.flatMap(({ ids }) => [...ids])).toEqual(examples.flatMap(({ ids }) => [...ids]))
+      expect(micros.flatMap(({ targets }) => [...targets])).toEqual(examples.flatMap(({ targets }) => [...targets]))
     }),
   )
 })
