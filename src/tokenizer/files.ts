@@ -33,8 +33,8 @@ export function readTokenizerFiles(dir: string) {
   return {
     path: file,
     tokenizer,
-    // The library tidies blanks before punctuation unless told not to, which would not give a text back as it was
-    config: { clean_up_tokenization_spaces: false, ...config } as Json & { add_bos_token?: boolean },
+    // tidying blanks before punctuation, which some configurations ask for, gives back another text than was encoded
+    config: { ...config, clean_up_tokenization_spaces: false } as Json & { add_bos_token?: boolean },
     specialTokens,
     chatTemplate: chatTemplateOf(dir, config),
     bosId: idsOf('bos_token_id')[0],

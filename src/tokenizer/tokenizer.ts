@@ -1,5 +1,5 @@
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers'
-import { DataError } from '../errors.ts'
+import { DataError, messageOf } from '../errors.ts'
 import { type AddedToken, AddedTokenSplitter } from './addedTokens.ts'
 import { readTokenizerFiles, type SpecialTokens, type TokenizerFiles } from './files.ts'
 
@@ -47,7 +47,7 @@ export function loadTokenizer(dir: string): Tokenizer {
     throw new DataError('E_TOKENIZER', `The tokenizer in ${dir} cannot be used`, {
       file: files.path,
       expected: 'a tokenizer.json that the Hugging Face tokenizers library wrote',
-      found: cause instanceof Error ? cause.message : String(cause),
+      found: messageOf(cause),
       remedy: 'download the file again; slow tokenizers (tokenizer.model alone) must be saved as fast ones first',
       cause,
     })
@@ -107,9 +107,7 @@ class JsonTokenizer implements Tokenizer {
     const splitter = specialTokens ? this.#special : this.#plain
     return splitter
       .split(text)
-      .flatMap((part, i) =>
-        i % 2 === 1 ? [splitter.idOf(part)] : this.#encodeText(part, i === 0 ? after : ('token' as const)),
-      )
+      .flatMap((part, i) => (i % 2 === 1 ? [splitter.idOf(part)] : this.#encodeText(part, i === 0 ? after : 'token')))
   }
 
   decode(ids: ArrayLike<number>, { skipSpecialTokens = true } = {}): string {
@@ -148,8 +146,10 @@ class JsonTokenizer implements Tokenizer {
     const tokens: string[] = model!(words.flatMap((word) => this.#shortWords(word)))
     return tokens.map((token) => {
       const id = model!.tokens_to_ids.get(token) ?? model!.unk_token_id
-      if (id === undefined) throw new Error(`the token ${JSON.stringify(token)} is not in the vocabulary`)
-      return id
+      if (id !== undefined) return id
+      throw new DataError('E_TOKENIZER', `The token ${JSON.stringify(token)} is not in the vocabulary`, {
+        remedy: 'use the tokenizer.json that belongs to the model',
+      })
     })
   }
 

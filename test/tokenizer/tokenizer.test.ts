@@ -78,6 +78,11 @@ describe.each(kinds)('%s', (_, tokenizer, json) => {
   })
 })
 
+test('decoding leaves blanks before punctuation, whatever the configuration says', () => {
+  const tokenizer = byteLevelTokenizer({ clean_up_tokenization_spaces: true })
+  expect(tokenizer.decode(tokenizer.encode('Hello , you .'))).toBe('Hello , you .')
+})
+
 test('an incomplete character shows at the end of a stream', () => {
   const tokenizer = byteLevelTokenizer()
   const stream = streamDecoder(tokenizer)
