@@ -7,6 +7,7 @@ import { checkpointSource } from '../../src/model/weights.ts'
 import { Arena } from '../../src/tensor/arena.ts'
 import { type Device, type Tensor, tensorFrom } from '../../src/tensor/tensor.ts'
 import { toDevice } from '../../src/train/step.ts'
+import { expectWithin, largest, type readGolden } from '../ops/support.ts'
 
 export function loadDirectory(dir: string, device: Device, quantize: 'none' | 'nf4' = 'none'): Model {
   const checkpoint = openCheckpoint(dir)
@@ -33,11 +34,32 @@ export function unpad(
   return { kept, ids: Int32Array.from(kept, (i) => ids[i]!), positions, bounds, targets }
 }
 
+/** The padded batch `<prefix>input_ids` of a golden file, unpadded; number `index` where there are several. */
+export function goldenBatch(golden: ReturnType<typeof readGolden>, prefix = '', index = 0) {
+  const [rows, length] = golden(`${prefix}input_ids`).shape.slice(-2) as [number, number]
+  const part = (name: string) =>
+    golden(`${prefix}${name}`).ints.subarray(index * rows * length, (index + 1) * rows * length)
+  return unpad(part('input_ids'), part('attention_mask'), part('labels'), rows)
+}
+
 /** Logits [tokens, vocab] of a micro-batch. */
 export function forwardLogits(model: Model, micro: MicroBatch): Float32Array {
   const arena = testArena(model.device)
   const x = modelForward(model, arena, toDevice(arena, micro))
-  return logitsOf(model, x).read() as Float32Array
+  const logits = logitsOf(model, x).read() as Float32Array
+  arena.dispose()
+  return logits
+}
+
+/** Fails unless `got` are the golden values: fp32 against fp32 through a few layers, relative to the largest. */
+export function expectGolden(got: Tensor | ArrayLike<number>, want: ArrayLike<number>): void {
+  const bound = 1e-5 * largest(want)
+  expectWithin(got, want, () => bound)
+}
+
+/** Fails unless the model's logits of a golden batch are `want` [rows * length, vocab]. */
+export function expectLogits(model: Model, micro: MicroBatch & { kept: number[] }, want: Float32Array): void {
+  expectGolden(forwardLogits(model, micro), rowsOf(want, micro.kept, model.config.vocabSize))
 }
 
 /** Rows `kept` of golden logits [rows * length, vocab]. */

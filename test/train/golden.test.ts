@@ -1,0 +1,187 @@
+import { readFileSync } from 'node:fs'
+import path from 'node:path'
+import { expect, test } from 'vitest'
+import { readAdapter } from '../../src/formats/peft.ts'
+import { openSafetensors } from '../../src/formats/safetensors.ts'
+import { addAdapter, attachAdapter, loraDefaults } from '../../src/lora/attach.ts'
+import { expectedTensors, parseConfig } from '../../src/model/config.ts'
+import type { Weight } from '../../src/model/linear.ts'
+import { buildModel, linears, type Model } from '../../src/model/model.ts'
+import { cast } from '../../src/native/cast.ts'
+import { dequantizeNf4, type Nf4Weight } from '../../src/native/nf4.ts'
+import { type Device, Tensor, tensorFrom, zeros } from '../../src/tensor/tensor.ts'
+import { learningRateAt } from '../../src/train/schedule.ts'
+import { type Trainer, trainStep } from '../../src/train/step.ts'
+import { goldenPath, goldenValues } from '../golden.ts'
+import { expectGolden, expectLogits, goldenBatch, loadDirectory, testArena } from '../model/support.ts'
+import { expectWithin, largest, onEveryDevice, readGolden, toArray, unitRoundoff } from '../ops/support.ts'
+import { backward, batchOf, peftName, trainAdapter, trainerOf } from './support.ts'
+
+const golden = readGolden('lora', 'golden.safetensors')
+const adapter = readAdapter(goldenPath('lora', 'adapter'))
+const batch = goldenBatch(golden)
+const base = (device: Device) => loadDirectory(goldenPath('models', 'llama3'), device)
+
+onEveryDevice('LoRA, against PEFT', (device) => {
+  test('loss and the gradients of all A and B', () => {
+    const model = base(device)
+    const trainer = trainerOf(model, trainAdapter(model, adapter))
+    expectGolden([backward(trainer, batchOf(batch))], golden('loss').data)
+    for (const [name, { grad }] of trainer.parameters.byName) expectGolden(grad, golden(`grad.${peftName(name)}`).data)
+  })
+
+  test.each([
+    ['logits', false],
+    ['logits_rslora', true],
+  ])('%s', (name, useRslora) => {
+    const model = base(device)
+    attachAdapter(model, { ...adapter, useRslora })
+    expectLogits(model, batch, golden(name).data)
+  })
+
+  test('three steps of two micro-batches: clipping, weight decay and a cosine schedule', () => {
+    const model = base(device)
+    const parameters = trainAdapter(model, adapter)
+    const trainer = trainerOf(model, parameters, { weightDecay: 0.01 })
+    const schedule = { schedule: 'cosine', learningRate: 1e-3, warmupSteps: 1, totalSteps: 3 } as const
+    const results = [0, 1, 2].map((step) => {
+      const micros = [0, 1].map((i) => goldenBatch(golden, 'trace.', 2 * step + i))
+      return trainStep(trainer, batchOf(...micros), learningRateAt(schedule, step))
+    })
+    const values = goldenValues('lora')
+    expectGolden(
+      results.map(({ loss }) => loss),
+      values['trace.loss'],
+    )
+    expectGolden(
+      results.map(({ gradNorm }) => gradNorm),
+      values['trace.grad_norm_before_clip'],
+    )
+    expectTrace(trainer, golden, 'trace', 1e-3 + 5e-4)
+  })
+})
+
+onEveryDevice('LoRAM, against PEFT on the pruned model', (device) => {
+  test('three steps from B = 0, the output head included', () => {
+    const golden = readGolden('loram', 'golden.safetensors')
+    const model = loadDirectory(goldenPath('loram', 'pruned'), device)
+    const parameters = trainAdapter(model, readAdapter(goldenPath('loram', 'adapter-pruned')))
+    for (const [name, { value }] of parameters.byName) {
+      if (name.endsWith('lora_A')) value.write(golden(`init.${peftName(name)}`).data)
+      else value.zero()
+    }
+    const trainer = trainerOf(model, parameters)
+    const results = [0, 1, 2].map((step) => trainStep(trainer, batchOf(goldenBatch(golden, 'train.', step)), 5e-3))
+    const values = goldenValues('loram')
+    expectGolden(
+      results.map(({ loss }) => loss),
+      values['train.loss'],
+    )
+    expectGolden(
+      results.map(({ gradNorm }) => gradNorm),
+      values['train.grad_norm_before_clip'],
+    )
+    expectTrace(trainer, golden, 'train', 3 * 5e-3)
+  })
+})
+
+onEveryDevice('QLoRA', (device) => {
+  test('loss and gradients on a checkpoint that bitsandbytes packed', () => {
+    const golden = readGolden('nf4', 'checkpoint', 'golden.safetensors')
+    const model = bitsandbytesModel(goldenPath('nf4', 'checkpoint'), device)
+    const trainer = trainerOf(model, addAdapter(model, { ...loraDefaults, rank: 4, alpha: 8 }, 0))
+    const { byName } = trainer.parameters
+    for (const [name, { value }] of byName) value.write(golden(`qlora.${peftName(name)}`).data)
+    expectGolden([backward(trainer, batchOf(goldenBatch(golden)))], golden('qlora.loss_f32').data)
+    for (const [name, { grad }] of byName) expectGolden(grad, golden(`qlora.grad.${peftName(name)}`).data)
+  })
+
+  // A pruned width of 61 channels puts the borders of NF4's blocks inside of rows.
+  test('gradients on a pruned base in NF4 are those on the same base dequantised', () => {
+    const packed = loadDirectory(goldenPath('loram', 'pruned'), device, 'nf4')
+    const plain = loadDirectory(goldenPath('loram', 'pruned'), device)
+    const weights = linears(packed)
+    for (const [name, linear] of linears(plain)) {
+      const { weight } = weights.get(name)!
+      linear.weight = weight instanceof Tensor ? weight : dequantizeNf4(weight, 'f32')
+    }
+    const micro = goldenBatch(readGolden('loram', 'golden.safetensors'))
+    const gradients = ([packed, plain] as const).map((model) => {
+      const trainer = trainerOf(model, trainAdapter(model, readAdapter(goldenPath('loram', 'adapter-pruned'))))
+      backward(trainer, batchOf(micro))
+      return toArray(trainer.parameters.grads)
+    })
+    expectGolden(gradients[0]!, gradients[1]!)
+  })
+})
+
+onEveryDevice('full training', (device) => {
+  test('gradients of every weight', () => {
+    const golden = readGolden('models', 'llama3', 'golden.safetensors')
+    const model = base(device)
+    const grads = trainEverything(model)
+    backward({ model, arena: testArena(device), recompute: 'none' }, batchOf(goldenBatch(golden, 'right.')))
+    expect(Array.from(grads.keys()).sort()).toEqual(Array.from(expectedTensors(model.config).keys()).sort())
+    for (const [name, grad] of grads) expectGolden(grad, golden(`grad.${name}`).data)
+  })
+})
+
+/** Gives every weight of `model` a gradient, by its name in checkpoints. */
+function trainEverything(model: Model): Map<string, Tensor> {
+  const grads = new Map<string, Tensor>()
+  const train = (name: string, owner: { weight: Weight | Tensor; grad?: Tensor }) => {
+    owner.grad = zeros(model.device, owner.weight.shape, 'f32')
+    grads.set(`${name}.weight`, owner.grad)
+  }
+  train('model.embed_tokens', model.embedding)
+  train('model.norm', model.head.norm)
+  for (const [name, linear] of linears(model)) train(name, linear)
+  model.layers.forEach(({ inputNorm, postAttentionNorm }, i) => {
+    train(`model.layers.${i}.input_layernorm`, inputNorm)
+    train(`model.layers.${i}.post_attention_layernorm`, postAttentionNorm)
+  })
+  return grads
+}
+
+/** A model on the very bytes that bitsandbytes wrote: packed codes, absmax in 8 bits and what restores it. */
+function bitsandbytesModel(dir: string, device: Device): Model {
+  const file = openSafetensors(path.join(dir, 'model.safetensors'))
+  const read = (name: string) => {
+    const { shape, dtype } = file.tensors.get(name)!
+    return device.empty(shape, dtype).write(file.read(name))
+  }
+  const json = JSON.parse(readFileSync(path.join(dir, 'config.json'), 'utf8'))
+  return buildModel(parseConfig(json, 'config.json'), device, {
+    table: read,
+    norm: (name) => cast(read(name), 'f32'),
+    linear: (name, shape): Nf4Weight => {
+      const state = JSON.parse(Buffer.from(file.read(`${name}.quant_state.bitsandbytes__nf4`)).toString())
+      const packed = read(name)
+      return {
+        shape: shape as [number, number],
+        packed: packed.reshape([packed.elements]),
+        absmax: read(`${name}.absmax`),
+        nestedAbsmax: read(`${name}.nested_absmax`),
+        nestedOffset: tensorFrom(device, Float32Array.of(state.nested_offset)),
+      }
+    },
+  })
+}
+
+/** Parameters and both moments after a golden trace whose learning rates add up to `totalRate`. */
+function expectTrace({ parameters, optimizer }: Trainer, g: typeof golden, trace: string, totalRate: number): void {
+  const start = parameters.values.memory.byteOffset
+  for (const [name, { value }] of parameters.byName) {
+    const moment = (flat: Tensor) => flat.slice((value.memory.byteOffset - start) / 4, value.shape)
+    const variance = g(`${trace}.adam_v.${peftName(name)}`).data
+    const mostVariance = largest(variance)
+    expectGolden(moment(optimizer.firstMoment), g(`${trace}.adam_m.${peftName(name)}`).data)
+    expectGolden(moment(optimizer.secondMoment), variance)
+    // An update is rate * m / sqrt(v): an error of 1e-5 of the largest gradient, once in m and once in v, grows where an
+    // element's own gradients, about sqrt(v), are small.
+    expectWithin(value, g(`${trace}.after.${peftName(name)}`).data, (want, i) => {
+      const update = totalRate * Math.min(1, 2e-5 * Math.sqrt(mostVariance / variance[i]!))
+      return update + 3 * unitRoundoff.f32 * Math.abs(want)
+    })
+  }
+}

@@ -1,0 +1,59 @@
+import type { Batch, MicroBatch } from '../../src/data/batches.ts'
+import { countTargets } from '../../src/data/encode.ts'
+import type { Adapter } from '../../src/lora/adapter.ts'
+import { addAdapter, targetModules } from '../../src/lora/attach.ts'
+import type { Model } from '../../src/model/model.ts'
+import { zeros } from '../../src/tensor/tensor.ts'
+import { AdamW, adamWDefaults } from '../../src/train/adamW.ts'
+import type { ParameterSet } from '../../src/train/parameters.ts'
+import { accumulate, type Trainer } from '../../src/train/step.ts'
+import { testArena } from '../model/support.ts'
+
+export function batchOf(...microBatches: MicroBatch[]): Batch {
+  const targetCount = microBatches.reduce((sum, { targets }) => sum + countTargets(targets), 0)
+  return { microBatches, targetCount, epoch: 0, examples: [] }
+}
+
+/** Gives `model` the pairs of `adapter` to train. */
+export function trainAdapter(model: Model, adapter: Adapter): ParameterSet {
+  const names = Array.from(adapter.modules.keys())
+  const targets = targetModules.filter((target) => names.some((name) => name.endsWith(target)))
+  const parameters = addAdapter(model, { ...adapter, targets }, 0)
+  for (const [name, { a, b }] of adapter.modules) {
+    parameters.get(`${name}.lora_A`).value.write(a.data)
+    parameters.get(`${name}.lora_B`).value.write(b.data)
+  }
+  return parameters
+}
+
+export function trainerOf(
+  model: Model,
+  parameters: ParameterSet,
+  options: Partial<Trainer> & { weightDecay?: number } = {},
+): Trainer {
+  const { weightDecay = 0, ...rest } = options
+  return {
+    model,
+    parameters,
+    optimizer: new AdamW(parameters, { ...adamWDefaults, weightDecay }),
+    arena: testArena(model.device),
+    maxGradNorm: 1,
+    recompute: 'none',
+    dropout: { rate: 0, seed: 0 },
+    ...rest,
+  }
+}
+
+/** Mean loss of a batch; its gradients are added to those of whatever trains. */
+export function backward(
+  trainer: Pick<Trainer, 'model' | 'arena' | 'recompute'>,
+  { microBatches, targetCount }: Batch,
+  options?: Parameters<typeof accumulate>[4],
+): number {
+  const loss = zeros(trainer.model.device, [1], 'f32')
+  for (const micro of microBatches) accumulate(trainer, micro, 1 / targetCount, loss, options)
+  return loss.item()
+}
+
+/** PEFT's name of a parameter, which is `<module>.lora_A` or `<module>.lora_B` here. */
+export const peftName = (name: string): string => `base_model.model.${name}.weight`
