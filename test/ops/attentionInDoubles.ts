@@ -19,7 +19,10 @@ export const boundsOf = (lengths: readonly number[]): Int32Array => {
   return bounds
 }
 
-/** Causal grouped-query attention and its gradients from the formulas, one query and head after another. */
+/**
+ * Causal grouped-query attention and its gradients from the formulas, one query and head after another. `scoreMagnitude` is
+ * the largest sum of absolute values behind a score.
+ */
 export function attentionInDoubles(
   { q, k, v, dy }: Record<'q' | 'k' | 'v' | 'dy', Float64Array>,
   queryBounds: Int32Array,
@@ -32,7 +35,14 @@ export function attentionInDoubles(
     value: new Float64Array(like.length),
     magnitude: new Float64Array(like.length),
   })
-  const result = { y: summed(q), lse: new Float64Array(q.length / dim), dq: summed(q), dk: summed(k), dv: summed(v) }
+  const result = {
+    y: summed(q),
+    lse: new Float64Array(q.length / dim),
+    dq: summed(q),
+    dk: summed(k),
+    dv: summed(v),
+    scoreMagnitude: 0,
+  }
   const dot = (a: Float64Array, i: number, b: Float64Array, j: number): Summed => {
     const products = Float64Array.from({ length: dim }, (_, c) => a[i + c]! * b[j + c]!)
     const sum = (x: Float64Array) => Float64Array.of(x.reduce((total, value) => total + value, 0))
@@ -49,7 +59,11 @@ export function attentionInDoubles(
     const at = (query * heads.query + head) * dim
     const kvHead = Math.floor(head / (heads.query / heads.keyValue))
     const keys = Array.from({ length: visible }, (_, j) => ((firstKey + j) * heads.keyValue + kvHead) * dim)
-    const scores = keys.map((key) => scale * dot(q, at, k, key).value[0]!)
+    const scores = keys.map((key) => {
+      const { value, magnitude } = dot(q, at, k, key)
+      result.scoreMagnitude = Math.max(result.scoreMagnitude, scale * magnitude[0]!)
+      return scale * value[0]!
+    })
     const max = Math.max(...scores)
     const lse = max + Math.log(scores.reduce((sum, score) => sum + Math.exp(score - max), 0))
     const probabilities = scores.map((score) => Math.exp(score - lse))
