@@ -100,7 +100,13 @@ const classes = {
 }
 
 /** An error as data that crosses threads; the counterpart of {@link reviveError}. */
-export type PlainError = { name: string; code: string; headline: string; details: ErrorDetails; stack: string | undefined }
+export type PlainError = {
+  name: string
+  code: string
+  headline: string
+  details: ErrorDetails
+  stack: string | undefined
+}
 
 export function plainError(error: unknown): PlainError {
   const { stack } = error instanceof Error ? error : new Error(String(error))

@@ -46,13 +46,12 @@ export function arenaFor(model: Model, work: (model: Model, arena: Arena) => voi
   )
 }
 
-/** The largest micro-batch of `rows` examples of `length` tokens, every one of them a target. */
-export function fullMicroBatch(rows: number, length: number): MicroBatch {
-  const tokens = rows * length
+/** What takes the most memory of any micro-batch of `tokens` tokens: each is a target, and an example of its own. */
+export function fullMicroBatch(tokens: number): MicroBatch {
   return {
     ids: new Int32Array(tokens),
     targets: new Int32Array(tokens),
-    positions: Int32Array.from({ length: tokens }, (_, i) => i % length),
-    bounds: Int32Array.from({ length: rows + 1 }, (_, i) => i * length),
+    positions: new Int32Array(tokens),
+    bounds: Int32Array.from({ length: tokens + 1 }, (_, i) => i),
   }
 }

@@ -13,7 +13,7 @@ export interface Addon {
   upload(tensor: TensorHandle, byteOffset: number, bytes: Uint8Array): void
   download(tensor: TensorHandle, byteOffset: number, bytes: Uint8Array): void
   fill(tensor: TensorHandle, byte: number): void
-  release(storage: StorageHandle): void
+  release(storage: StorageHandle, tensor?: TensorHandle): void
   highWater(storage: StorageHandle): number
   [op: string]: unknown
 }

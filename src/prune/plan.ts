@@ -1,6 +1,6 @@
 import { ConfigError } from '../errors.ts'
 import type { KeptLayer, PruningPlan } from '../formats/pruningJson.ts'
-import type { LlamaConfig } from '../model/config.ts'
+import { type LlamaConfig, prunedWidths } from '../model/config.ts'
 import type { Projection } from '../model/model.ts'
 
 /** How much each structure of a layer matters; what matters least is cut. */
@@ -18,24 +18,16 @@ export type Dimensions = Omit<PruningPlan['source'], 'name' | 'fingerprint'>
 export const defaultLayers = (numHiddenLayers: number): [number, number] => [4, numHiddenLayers - 2]
 
 /**
- * How many channels and kv heads stay at `ratio`, with the reference implementation's roundings: channels round what goes
- * up, grouped heads round it down, and without grouping what stays is rounded down.
+ * How many channels and kv heads stay at `ratio`.
  * @throws {ConfigError} `E_CONFIG`: nothing would be left
  */
-export function keptCounts(
-  { intermediateSize, numAttentionHeads, numKeyValueHeads }: Dimensions,
-  ratio: number,
-): { channels: number; kvHeads: number } {
-  const channels = intermediateSize - Math.ceil(intermediateSize * ratio)
-  const kvHeads =
-    numKeyValueHeads === numAttentionHeads
-      ? Math.trunc(numAttentionHeads * (1 - ratio))
-      : numKeyValueHeads - Math.trunc(numKeyValueHeads * ratio)
+export function keptCounts(source: Dimensions, ratio: number): { channels: number; kvHeads: number } {
+  const { intermediateSize: channels, numKeyValueHeads: kvHeads } = prunedWidths(source, ratio, ratio)
   if (ratio >= 0 && channels > 0 && kvHeads > 0) return { channels, kvHeads }
   throw new ConfigError('E_CONFIG', 'the pruning ratio leaves nothing of a layer', {
     field: 'prune.ratio',
     expected: 'a ratio from 0 that leaves a channel and a key-value head',
-    found: `${ratio}: ${channels} of ${intermediateSize} channels, ${kvHeads} of ${numKeyValueHeads} heads`,
+    found: `${ratio}: ${channels} of ${source.intermediateSize} channels, ${kvHeads} of ${source.numKeyValueHeads} heads`,
     remedy: 'lower the ratio',
   })
 }

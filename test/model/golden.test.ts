@@ -22,7 +22,7 @@ onEveryDevice('golden models', (device) => {
       const want = rowsOf(golden(`${side}.logits`).data, micro.kept, vocabSize)
       // fp32 against fp32 through a few layers, relative to the largest logit
       expectWithin(forwardLogits(model, micro), want, () => 1e-5 * largest(want))
-      const { loss } = evaluateLoss(model, testArena(device), [micro])
+      const { loss } = evaluateLoss(model, testArena(device), [micro], { aborted: false })!
       const expected = golden(`${side}.loss`).data[0]!
       expect(Math.abs(loss - expected)).toBeLessThan(1e-5 * expected)
     })

@@ -1,0 +1,63 @@
+import type { Generation } from '../infer/loadedModel.ts'
+import type { Evaluation } from '../infer/perplexity.ts'
+import {
+  type EvaluateOptions,
+  evaluateOptions,
+  type GenerateOptions,
+  generateOptions,
+  type InferenceOptions,
+  inferenceOptions,
+} from '../options.ts'
+import { validate } from '../validate.ts'
+import { WorkerClient } from '../worker/client.ts'
+import { EventLog } from './eventLog.ts'
+
+/** A model in a worker thread of its own. */
+export interface LargeModel {
+  /**
+   * Text that follows `prompt`, in pieces as it is generated.
+   * @throws {AbortError} `signal` was aborted
+   */
+  generate(prompt: string, options?: Omit<GenerateOptions, 'prompt'> & { signal?: AbortSignal }): AsyncIterable<string>
+  /** The same, whole, with its token ids and speed. */
+  complete(prompt: string, options?: Omit<GenerateOptions, 'prompt'> & { signal?: AbortSignal }): Promise<Generation>
+  /** Perplexity of data: of the answers of records, of every token of running text. */
+  evaluate(options: EvaluateOptions & { signal?: AbortSignal }): Promise<Evaluation>
+  /** Frees the model and ends its thread. */
+  close(): Promise<void>
+}
+
+/**
+ * Loads a model, and an adapter that it uses unmerged.
+ * @param model a Hugging Face folder
+ * @throws {LoramError} see docs/errors.md
+ * @example
+ * const large = await loadModel('./Llama-3.1-8B', { adapter: './my-adapter', quantize: 'nf4' })
+ * for await (const text of large.generate('Question: ...')) process.stdout.write(text)
+ * await large.close()
+ */
+export async function loadModel(model: string, options: Omit<InferenceOptions, 'model'> = {}): Promise<LargeModel> {
+  const resolved = validate(inferenceOptions, { ...options, model })
+  const client = new WorkerClient()
+  try {
+    await client.call('load', resolved)
+  } catch (error) {
+    await client.close()
+    throw error
+  }
+  return {
+    async *generate(prompt, { signal, ...rest } = {}) {
+      const pieces = new EventLog<string>()
+      const options = validate(generateOptions, { ...rest, prompt })
+      const done = client.call('generate', options, { signal, onEvent: (text) => pieces.push(text) })
+      const end = () => pieces.end()
+      done.then(end, end)
+      yield* pieces
+      await done
+    },
+    complete: (prompt, { signal, ...rest } = {}) =>
+      client.call('generate', validate(generateOptions, { ...rest, prompt }), { signal }),
+    evaluate: ({ signal, ...rest }) => client.call('evaluate', validate(evaluateOptions, rest), { signal }),
+    close: () => client.close(),
+  }
+}

@@ -1,0 +1,62 @@
+import { existsSync } from 'node:fs'
+import path from 'node:path'
+import { readJsonObject } from '../formats/json.ts'
+import { readPruning } from '../formats/pruningJson.ts'
+import { parseBytes } from '../memory/bytes.ts'
+import { metaModel } from '../memory/measure.ts'
+import {
+  countParameters,
+  type MemoryPlan,
+  modelBytes,
+  planTraining,
+  planWithin,
+  unprunedConfig,
+} from '../memory/planner.ts'
+import { parseConfig } from '../model/config.ts'
+import { type PlanOptions, planCommandOptions } from '../options.ts'
+import { choose, defaultLayers, prunedConfig } from '../prune/plan.ts'
+import { validate } from '../validate.ts'
+
+export interface ModelPlan {
+  /** The model as it is stored, before pruning. */
+  original: { parameters: number; bytes: Pick<MemoryPlan['bytes'], 'tables' | 'projections' | 'norms' | 'total'> }
+  /** Training on it, or on what `prune` leaves of it. */
+  training: MemoryPlan
+}
+
+/**
+ * Parameters and bytes of a model and of training it, exact, from its config.json alone: the training step is run on shapes
+ * without data.
+ * @throws {MemoryError} `E_MEMORY`: it does not fit `memory`
+ */
+export function plan(options: PlanOptions): ModelPlan {
+  const { model, prune, memory, recompute, ...shape } = validate(planCommandOptions, options)
+  const file = path.join(model, 'config.json')
+  const pruningFile = path.join(model, 'pruning.json')
+  const pruning = existsSync(pruningFile) ? readPruning(pruningFile) : undefined
+  const config = parseConfig(readJsonObject(file), file, pruning)
+  const layers = prune?.layers ?? defaultLayers(config.numHiddenLayers)
+  // Only the counts matter here, not which structures stay
+  const equal = {
+    channels: new Float32Array(config.intermediateSize),
+    kvHeads: new Float32Array(config.numKeyValueHeads),
+  }
+  const small = prune
+    ? prunedConfig(
+        config,
+        choose(config, prune.ratio, layers, () => equal),
+      )
+    : config
+  const before = unprunedConfig(config)
+  const bytes = modelBytes(metaModel(before, 'none'))
+  return {
+    original: {
+      parameters: countParameters(before),
+      bytes: { ...bytes, total: bytes.tables + bytes.projections + bytes.norms },
+    },
+    training:
+      memory === undefined
+        ? planTraining(small, shape, recompute)
+        : planWithin(small, shape, recompute, parseBytes(memory, 'memory')),
+  }
+}

@@ -1,0 +1,71 @@
+import type { Evaluation } from '../infer/perplexity.ts'
+import {
+  type AlignOptions,
+  alignCommandOptions,
+  type EvaluateOptions,
+  type InferenceOptions,
+  type MergeOptions,
+  mergeCommandOptions,
+  type PruneOptions,
+  pruneCommandOptions,
+  type RecoverOptions,
+  recoverCommandOptions,
+} from '../options.ts'
+import type { RunEvent } from '../train/events.ts'
+import { validate } from '../validate.ts'
+import { runInWorker } from '../worker/client.ts'
+import { loadModel } from './loadModel.ts'
+
+/** Stops the work, where it can be stopped. */
+interface Abortable {
+  signal?: AbortSignal
+}
+
+/**
+ * Prunes a model to a smaller one in the folder `output`: its weights cut, and `pruning.json`, which recovery needs.
+ * @throws {LoramError} see docs/errors.md
+ */
+export function prune({ signal, ...options }: PruneOptions & Abortable): Promise<void> {
+  return runInWorker('prune', validate(pruneCommandOptions, options), { signal })
+}
+
+/**
+ * Continual pre-training of a pruned model on running text: all its weights but the output head.
+ * @param options.onEvent is called with every step
+ */
+export function align({
+  signal,
+  onEvent,
+  ...options
+}: AlignOptions & Abortable & { onEvent?: (event: RunEvent) => void }): Promise<void> {
+  return runInWorker('align', validate(alignCommandOptions, options), { signal, ...(onEvent && { onEvent }) })
+}
+
+/** Brings an adapter trained on a pruned model to the dimensions of the original one. */
+export function recover(options: RecoverOptions): Promise<void> {
+  return runInWorker('recover', validate(recoverCommandOptions, options))
+}
+
+/** Writes a model with an adapter merged into its weights, in the dtype that they have. */
+export function merge(options: MergeOptions): Promise<void> {
+  return runInWorker('merge', validate(mergeCommandOptions, options))
+}
+
+/** Perplexity of a model on data: see {@link loadModel} for several evaluations of one model. */
+export async function evaluate({
+  data,
+  format,
+  sequenceLength,
+  microBatchSize,
+  limit,
+  signal,
+  model,
+  ...inference
+}: InferenceOptions & EvaluateOptions & Abortable): Promise<Evaluation> {
+  const loaded = await loadModel(model, inference)
+  try {
+    return await loaded.evaluate({ data, format, sequenceLength, microBatchSize, limit, ...(signal && { signal }) })
+  } finally {
+    await loaded.close()
+  }
+}

@@ -1,0 +1,197 @@
+import { z } from 'zod'
+import { loraDefaults, targetModules } from './lora/attach.ts'
+import { fills } from './lora/recover.ts'
+import { quantizations } from './model/weights.ts'
+import { groupings } from './prune/importance.ts'
+import { importances, pruneMethods } from './prune/methods.ts'
+import { deviceNames } from './tensor/device.ts'
+import { schedules } from './train/schedule.ts'
+import { recomputes } from './train/step.ts'
+
+const count = z.int().positive()
+const index = z.int().nonnegative()
+const fraction = z.number().min(0).lt(1)
+const path = z.string().nonempty()
+const paths = z.union([path, z.array(path).nonempty()])
+
+/** The formats of training records; `auto` tells them by their keys. */
+export const recordFormats = ['auto', 'text', 'prompt-completion', 'alpaca', 'messages'] as const
+
+const device = z.enum(deviceNames).default('auto').describe('where to compute; auto takes a usable GPU, else the CPU')
+const seed = index.default(42).describe('of everything random')
+
+const schedule = {
+  learningRate: z.number().positive(),
+  schedule: z.enum(schedules).default('cosine').describe('how the learning rate falls after warm-up'),
+  warmupSteps: index.default(0).describe('steps in which the learning rate rises from 0'),
+  batchSize: count.describe('examples of a step'),
+  microBatchSize: count.default(4).describe('examples in the model at once; memory grows with it'),
+  weightDecay: z.number().min(0).default(0),
+  maxGradNorm: z.number().min(0).default(1).describe('clips the norm of all gradients together; 0 does not'),
+  recompute: z
+    .enum(recomputes)
+    .default('none')
+    .describe('full runs every layer again in backward: less memory, more time'),
+}
+
+export const dataOptions = z.strictObject({
+  train: paths.describe('JSONL, JSON or text: a file, a folder, a pattern such as data/*.jsonl, or a list of them'),
+  eval: paths.optional().describe('held-out data, evaluated during training; the best adapter is kept'),
+  format: z.enum(recordFormats).default('auto').describe('of the records; auto tells by their keys'),
+  sequenceLength: count.default(512).describe('tokens of an example; longer ones lose their end'),
+  trainOn: z.enum(['answers', 'last-answer', 'all']).default('answers').describe('what is learnt'),
+  packing: z.boolean().default(false).describe('several examples in a row of sequenceLength tokens'),
+  onBadLine: z.enum(['fail', 'skip']).default('fail'),
+})
+
+export const pruneOptions = z.strictObject({
+  method: z.enum(pruneMethods).default('structured').describe('structured: by importance; random: LoRAM-Rand'),
+  ratio: fraction.default(0.65).describe('part of the channels and heads that goes'),
+  layers: z
+    .tuple([index, index])
+    .optional()
+    .describe('[first, end) of the layers to prune; default all but the first 4 and last 2'),
+  importance: z.enum(importances).default('taylor').describe('of structured: first-order Taylor, or magnitude'),
+  grouping: z.enum(groupings).default('aligned').describe('which kv head a query head counts for'),
+  calibration: z
+    .strictObject({
+      data: paths.optional().describe('text that Taylor importance is measured on; default the training data'),
+      samples: count.default(10).describe('windows of it'),
+      sequenceLength: count.default(64).describe('tokens of a window'),
+    })
+    .prefault({}),
+})
+
+export const alignOptions = z.strictObject({
+  ...schedule,
+  data: paths.describe('running text: .txt, or JSONL with "text"'),
+  steps: count.describe('optimizer steps'),
+  learningRate: schedule.learningRate.default(5e-5),
+  batchSize: schedule.batchSize.default(128),
+  sequenceLength: count.default(512),
+})
+
+export const loraOptions = z.strictObject({
+  rank: count.default(loraDefaults.rank),
+  alpha: z.number().positive().default(loraDefaults.alpha).describe('the update is scaled by alpha / rank'),
+  dropout: fraction.default(loraDefaults.dropout).describe('part of the adapter input that training drops'),
+  useRslora: z.boolean().default(loraDefaults.useRslora).describe('scale by alpha / sqrt(rank)'),
+  targets: z
+    .array(z.enum(targetModules))
+    .nonempty()
+    .default([...loraDefaults.targets]),
+})
+
+export const scheduleOptions = z.strictObject({
+  ...schedule,
+  epochs: z.number().positive().default(1),
+  maxSteps: count.optional().describe('stops earlier than epochs say'),
+  learningRate: schedule.learningRate.default(1e-4),
+  batchSize: schedule.batchSize.default(128),
+  evalSteps: count.default(50).describe('steps between evaluations'),
+  patience: count.optional().describe('evaluations without a better loss after which training stops'),
+  saveSteps: count.default(50).describe('steps between checkpoints'),
+  keepCheckpoints: count.default(2).describe('older ones are removed'),
+})
+
+/** Everything `trainLoRAM` takes, and what a configuration file holds. */
+export const trainLoRAMOptions = z.strictObject({
+  model: path.describe('a Hugging Face folder with safetensors, original or pruned by loram'),
+  data: dataOptions,
+  prune: pruneOptions.optional().describe('leave it out to train on the model as it is'),
+  align: alignOptions.optional().describe('continual pre-training of the pruned model'),
+  quantize: z.enum(quantizations).default('nf4').describe('how the frozen base is held while LoRA trains'),
+  lora: loraOptions.prefault({}),
+  train: scheduleOptions.prefault({}),
+  recover: z.strictObject({ fill: z.enum(fills).default('zero') }).prefault({}),
+  output: path.describe('folder for the adapter and everything on the way to it'),
+  memory: z
+    .union([z.string(), count])
+    .optional()
+    .describe('budget in bytes or as "12 GiB": takes full recompute if that is needed to fit, or refuses'),
+  resume: z.boolean().default(false).describe('go on from the last checkpoint in output'),
+  device,
+  seed,
+})
+
+export type TrainLoRAMOptions = z.input<typeof trainLoRAMOptions>
+export type ResolvedOptions = z.output<typeof trainLoRAMOptions>
+
+export const pruneCommandOptions = pruneOptions.extend({
+  model: path.describe('the model to prune'),
+  output: path.describe('new folder for the pruned model'),
+  device,
+  seed,
+})
+
+export const alignCommandOptions = alignOptions.extend({
+  model: path.describe('a pruned model'),
+  output: path.describe('new folder for the aligned model'),
+  resume: z.boolean().default(false).describe('go on from the last checkpoint'),
+  device,
+  seed,
+})
+
+export const recoverCommandOptions = z.strictObject({
+  adapter: path.describe('a PEFT folder, trained on a pruned model'),
+  pruning: path.describe('pruning.json of that model, or its folder'),
+  output: path.describe('folder for the recovered adapter'),
+  fill: z.enum(fills).default('zero').describe('what rows and columns that were cut are filled with'),
+})
+
+export const mergeCommandOptions = z.strictObject({
+  model: path,
+  adapter: path.describe('a PEFT folder for this model'),
+  output: path.describe('new folder for the merged model'),
+})
+
+/** Which model to compute with. */
+export const inferenceOptions = z.strictObject({
+  model: path,
+  adapter: path.optional().describe('a PEFT folder for this model, used unmerged'),
+  quantize: z.enum(quantizations).default('none').describe('how the weights are held'),
+  device,
+})
+
+export const evaluateOptions = z.strictObject({
+  data: paths,
+  format: z.enum(recordFormats).default('auto').describe('text is evaluated as running text'),
+  sequenceLength: count.default(512),
+  microBatchSize: count.default(4),
+  limit: count.optional().describe('evaluates only the first sequences or examples'),
+})
+
+export const evaluateCommandOptions = inferenceOptions.extend(evaluateOptions.shape)
+
+export const generateOptions = z.strictObject({
+  prompt: z.string(),
+  chat: z.boolean().default(false).describe("takes the prompt as a user's message, in the model's chat template"),
+  maxNewTokens: count.default(128),
+  temperature: z.number().min(0).default(0).describe('0 takes the most likely token'),
+  topK: index.default(0).describe('only the k most likely tokens; 0: all'),
+  topP: z.number().gt(0).max(1).default(1).describe('only the most likely tokens that together reach this probability'),
+  stop: z.array(z.string().nonempty()).default([]).describe('text that ends generation'),
+  seed,
+})
+
+export const generateCommandOptions = inferenceOptions.extend(generateOptions.shape)
+
+export const planCommandOptions = z.strictObject({
+  model: path.describe('a folder with config.json; weights are not read'),
+  prune: z.strictObject({ ratio: fraction, layers: pruneOptions.shape.layers }).optional(),
+  quantize: z.enum(quantizations).default('nf4'),
+  lora: loraOptions.prefault({}),
+  microBatchSize: count.default(4),
+  sequenceLength: count.default(512),
+  recompute: z.enum(recomputes).default('none'),
+  memory: z.union([z.string(), count]).optional().describe('budget in bytes or as "12 GiB"'),
+})
+
+export type PruneOptions = z.input<typeof pruneCommandOptions>
+export type AlignOptions = z.input<typeof alignCommandOptions>
+export type RecoverOptions = z.input<typeof recoverCommandOptions>
+export type MergeOptions = z.input<typeof mergeCommandOptions>
+export type InferenceOptions = z.input<typeof inferenceOptions>
+export type EvaluateOptions = z.input<typeof evaluateOptions>
+export type GenerateOptions = z.input<typeof generateOptions>
+export type PlanOptions = z.input<typeof planCommandOptions>

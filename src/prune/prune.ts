@@ -1,0 +1,72 @@
+import { evaluationBatches, type MicroBatch } from '../data/batches.ts'
+import { corpusExamples, loadExamples } from '../data/index.ts'
+import { permutation } from '../data/random.ts'
+import { ConfigError, PlanError } from '../errors.ts'
+import type { PruningPlan } from '../formats/pruningJson.ts'
+import type { OpenCheckpoint } from '../model/open.ts'
+import type { ResolvedOptions } from '../options.ts'
+import type { Device } from '../tensor/tensor.ts'
+import type { Tokenizer } from '../tokenizer/tokenizer.ts'
+import { makePlan } from './methods.ts'
+import { defaultLayers } from './plan.ts'
+import { writePruned } from './slice.ts'
+
+type PruneOptions = NonNullable<ResolvedOptions['prune']>
+
+/**
+ * Prunes the model `source` and writes the small one to the folder `dir`.
+ * @param trainingData measures importance where no calibration text is given
+ * @throws {PlanError} `E_PLAN`: the model is pruned already
+ */
+export async function pruneModel(
+  source: OpenCheckpoint,
+  tokenizer: () => Tokenizer,
+  options: PruneOptions & { seed: number; trainingData?: string | string[] | undefined },
+  device: Device,
+  dir: string,
+): Promise<PruningPlan> {
+  const { checkpoint, config } = source
+  if (checkpoint.pruning) {
+    throw new PlanError('E_PLAN', 'the model is pruned already', {
+      file: checkpoint.dir,
+      remedy: 'prune the original, or leave prune out to train on this one',
+    })
+  }
+  const layers = checkLayers(options.layers ?? defaultLayers(config.numHiddenLayers), config.numHiddenLayers)
+  const plan = await makePlan(checkpoint, config, device, { ...options, layers }, () =>
+    calibration(tokenizer(), options),
+  )
+  writePruned(checkpoint, plan, dir)
+  return plan
+}
+
+function checkLayers([start, end]: readonly [number, number], count: number): [number, number] {
+  if (start < end && end <= count) return [start, end]
+  throw new ConfigError('E_CONFIG', 'no such layers to prune', {
+    field: 'prune.layers',
+    expected: `[first, end) within ${count} layers`,
+    found: `[${start}, ${end})`,
+    remedy: 'name the layers; by default the first four and the last two stay whole',
+  })
+}
+
+/** Windows of text that importance is measured on, all in one micro-batch, every token a target. */
+async function calibration(
+  tokenizer: Tokenizer,
+  { calibration, trainingData, seed }: PruneOptions & { seed: number; trainingData?: string | string[] | undefined },
+): Promise<MicroBatch> {
+  const { data, samples, sequenceLength } = calibration
+  const { examples } = data
+    ? await corpusExamples(data, tokenizer, sequenceLength)
+    : await loadExamples(required(trainingData), tokenizer, { sequenceLength, trainOn: 'all' })
+  const chosen = Array.from(permutation(examples.length, seed).subarray(0, samples), (i) => examples[i]!)
+  return evaluationBatches(chosen, { microBatchSize: samples, sequenceLength }).next().value!
+}
+
+function required<T>(data: T | undefined): T {
+  if (data !== undefined) return data
+  throw new ConfigError('E_CONFIG', 'Taylor importance is measured on text', {
+    field: 'prune.calibration.data',
+    remedy: 'name calibration text, or use importance magnitude or method random',
+  })
+}

@@ -1,0 +1,115 @@
+import { batchStream } from '../data/batches.ts'
+import type { Example } from '../data/encode.ts'
+import { type Checkpoint, writeCheckpoint } from '../formats/huggingFace.ts'
+import { arenaFor, fullMicroBatch } from '../memory/measure.ts'
+import { expectedTensors } from '../model/config.ts'
+import { buildModel, linears, type Model } from '../model/model.ts'
+import type { OpenCheckpoint } from '../model/open.ts'
+import { readTensor } from '../model/weights.ts'
+import { cast, copyInto } from '../native/cast.ts'
+import type { ResolvedOptions } from '../options.ts'
+import type { Device, Tensor } from '../tensor/tensor.ts'
+import { zeros } from '../tensor/tensor.ts'
+import type { Context } from '../worker/protocol.ts'
+import { AdamW, adamWDefaults } from './adamW.ts'
+import type { RunEvent } from './events.ts'
+import { runLoop } from './loop.ts'
+import { ParameterSet } from './parameters.ts'
+import { accumulate } from './step.ts'
+
+/**
+ * Names of the weights that alignment trains: all but the output head, as the reference does. Tied embeddings are the head,
+ * so they stay too.
+ */
+export function alignedNames({ config }: Pick<OpenCheckpoint, 'config'>): string[] {
+  const fixed = config.tieWordEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight'
+  return Array.from(expectedTensors(config).keys()).filter((name) => name !== fixed)
+}
+
+/** A model whose weights `names` train: they lie in f32 in a parameter set. The others are read as they are stored. */
+export function openTrainable(
+  { checkpoint, config }: OpenCheckpoint,
+  names: readonly string[],
+  device: Device,
+): { model: Model; parameters: ParameterSet } {
+  const shapes = expectedTensors(config)
+  const parameters = new ParameterSet(device, new Map(names.map((name) => [name, shapes.get(name)!])))
+  const weight = (name: string): Tensor => {
+    const stored = readTensor(checkpoint, name, device)
+    const parameter = parameters.byName.get(name)
+    if (!parameter) return stored.dtype === 'f16' || stored.shape.length === 1 ? cast(stored, 'f32') : stored
+    copyInto(stored, parameter.value)
+    stored.dispose()
+    return parameter.value
+  }
+  const model = buildModel(config, device, { linear: weight, table: weight, norm: weight })
+  trainWeights(model, parameters)
+  return { model, parameters }
+}
+
+/** Lets backward add the gradients of `parameters`, which are weights of `model`, to theirs. */
+export function trainWeights(model: Model, parameters: ParameterSet): void {
+  const owners = new Map<string, { grad?: Tensor }>(linears(model))
+  owners.set('model.embed_tokens', model.embedding).set('model.norm', model.head.norm)
+  model.layers.forEach((layer, i) => {
+    owners.set(`model.layers.${i}.input_layernorm`, layer.inputNorm)
+    owners.set(`model.layers.${i}.post_attention_layernorm`, layer.postAttentionNorm)
+  })
+  for (const [name, { grad }] of parameters.byName) owners.get(name.replace(/\.weight$/, ''))!.grad = grad
+  const tied = model.config.tieWordEmbeddings && model.embedding.grad
+  if (tied) model.head.linear.grad = tied
+}
+
+/** Continual pre-training of a pruned model on running text (the paper's "alignment"); its weights change in place. */
+export function alignModel(
+  { model, parameters }: { model: Model; parameters: ParameterSet },
+  examples: readonly Example[],
+  options: NonNullable<ResolvedOptions['align']> & Pick<ResolvedOptions, 'seed' | 'resume'>,
+  folder: string,
+  context: Context<RunEvent>,
+): void {
+  const { microBatchSize, sequenceLength, weightDecay, maxGradNorm, recompute, steps, seed, resume } = options
+  const largest = fullMicroBatch(microBatchSize * sequenceLength)
+  const arena = arenaFor(model, (twin, meta) =>
+    accumulate({ model: twin, arena: meta, recompute }, largest, 1, zeros(meta, [1], 'f32')),
+  )
+  const streamOptions = { ...options, packing: false, shuffle: true, dropLast: false }
+  const optimizer = new AdamW(parameters, { ...adamWDefaults, weightDecay })
+  const trainer = { model, parameters, optimizer, arena, maxGradNorm, recompute, dropout: { rate: 0, seed } }
+  try {
+    runLoop(
+      {
+        stage: 'align',
+        trainer,
+        batches: (state) => batchStream(examples, streamOptions, state),
+        schedule: { ...options, totalSteps: steps },
+        folder,
+        resume,
+        saveSteps: alignSaveSteps,
+        keepCheckpoints: 1,
+      },
+      context,
+    )
+  } finally {
+    arena.dispose()
+  }
+}
+
+/** A checkpoint of alignment holds three times the model in f32, so they are rare. */
+const alignSaveSteps = 100
+
+/** Writes the aligned model: the trained weights rounded to the dtype they were stored in, all else copied. */
+export function writeAligned(checkpoint: Checkpoint, parameters: ParameterSet, dir: string): void {
+  writeCheckpoint(dir, {
+    configJson: checkpoint.configJson,
+    entries: Array.from(checkpoint.tensors, ([name, { dtype, shape }]) => ({ name, dtype, shape })),
+    data: (name) => {
+      const value = parameters.byName.get(name)?.value
+      return value
+        ? new Uint8Array(cast(value, checkpoint.tensors.get(name)!.dtype).read().buffer)
+        : checkpoint.read(name)
+    },
+    ...(checkpoint.pruning && { pruning: checkpoint.pruning }),
+    copyFrom: checkpoint.dir,
+  })
+}

@@ -1,0 +1,94 @@
+import path from 'node:path'
+import type { Batch, BatchState, BatchStream } from '../data/batches.ts'
+import { AbortError, RunError } from '../errors.ts'
+import type { Evaluation } from '../infer/perplexity.ts'
+import type { Context } from '../worker/protocol.ts'
+import { loadParameters, type Progress, restoreNewest, saveCheckpoint, saveParameters } from './checkpoint.ts'
+import type { RunEvent, Stage } from './events.ts'
+import { learningRateAt, type ScheduleOptions } from './schedule.ts'
+import { type Trainer, trainStep } from './step.ts'
+
+export interface LoopOptions {
+  stage: Stage
+  trainer: Trainer
+  /** Makes the batches from where a checkpoint left them. */
+  batches: (state?: BatchState) => BatchStream
+  schedule: ScheduleOptions
+  /** Holds the checkpoints. */
+  folder: string
+  resume: boolean
+  saveSteps: number
+  keepCheckpoints: number
+  evaluation?: { every: number; patience: number | undefined; evaluate: () => Evaluation | undefined }
+}
+
+const bestFile = 'best.safetensors'
+
+/**
+ * Trains for `schedule.totalSteps` steps, or until evaluations stop improving. Afterwards the parameters are those of the
+ * best evaluation where there are evaluations, else the last ones.
+ * @throws {AbortError} the caller's signal, at the end of a step, with a checkpoint written
+ * @throws {RunError} `E_NAN_LOSS`: the loss is no number
+ */
+export function runLoop(options: LoopOptions, { emit, signal }: Context<RunEvent>): Progress {
+  const { stage, trainer, schedule, folder, evaluation } = options
+  const { parameters, optimizer } = trainer
+  const resumed = options.resume
+    ? restoreNewest(folder, parameters, optimizer, (damaged) =>
+        emit({ type: 'notice', message: `${damaged} is damaged or incomplete; an older checkpoint is used` }),
+      )
+    : undefined
+  const stream = options.batches(resumed?.batches)
+  const progress: Progress = { step: 0, evaluationsSinceBest: 0, ...resumed, batches: stream.state }
+  const save = () => {
+    const saved = saveCheckpoint(folder, parameters, optimizer, progress, options.keepCheckpoints)
+    emit({ type: 'checkpoint', stage, step: progress.step, folder: saved })
+  }
+
+  const source = stream[Symbol.iterator]()
+  while (progress.step < schedule.totalSteps && !isStale(progress, evaluation?.patience)) {
+    const batch: Batch = source.next().value
+    const began = performance.now()
+    const learningRate = learningRateAt(schedule, progress.step)
+    const { loss, gradNorm } = trainStep(trainer, batch, learningRate)
+    if (!Number.isFinite(loss)) throw notANumber(stage, progress, batch, folder)
+    progress.step++
+    const tokens = batch.microBatches.reduce((sum, { ids }) => sum + ids.length, 0)
+    const tokensPerSecond = (1000 * tokens) / (performance.now() - began)
+    const { totalSteps } = schedule
+    emit({ type: 'step', stage, step: progress.step, totalSteps, loss, gradNorm, learningRate, tokensPerSecond })
+
+    const last = progress.step === schedule.totalSteps
+    if (evaluation && (last || progress.step % evaluation.every === 0)) record(evaluation.evaluate())
+    if (signal.aborted) {
+      save()
+      throw new AbortError(`${stage} was aborted after step ${progress.step}`, { remedy: 'resume to go on from there' })
+    }
+    if (last || progress.step % options.saveSteps === 0) save()
+  }
+  if (progress.best) loadParameters(path.join(folder, bestFile), parameters)
+  return progress
+
+  function record(result: Evaluation | undefined): void {
+    if (!result) return
+    emit({ type: 'evaluation', stage, step: progress.step, ...result })
+    if (progress.best && result.loss >= progress.best.loss) {
+      progress.evaluationsSinceBest++
+      return
+    }
+    saveParameters(path.join(folder, bestFile), parameters)
+    progress.best = { step: progress.step, loss: result.loss }
+    progress.evaluationsSinceBest = 0
+  }
+}
+
+const isStale = ({ evaluationsSinceBest }: Progress, patience: number | undefined) =>
+  patience !== undefined && evaluationsSinceBest >= patience
+
+function notANumber(stage: Stage, { step }: Progress, batch: Batch, folder: string): RunError {
+  return new RunError('E_NAN_LOSS', `the loss of ${stage} is not a number in step ${step + 1}`, {
+    file: folder,
+    found: `examples ${batch.examples.join(', ')} of epoch ${batch.epoch}`,
+    remedy: 'look at these examples, lower the learning rate, and resume from the last checkpoint',
+  })
+}

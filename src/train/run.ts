@@ -1,0 +1,160 @@
+import { existsSync } from 'node:fs'
+import type { Example } from '../data/encode.ts'
+import { corpusExamples, type Examples, loadExamples } from '../data/index.ts'
+import { AbortError, ConfigError } from '../errors.ts'
+import { writeAdapter } from '../formats/peft.ts'
+import { formatPruning } from '../formats/pruningJson.ts'
+import type { Adapter } from '../lora/adapter.ts'
+import { recoverAdapter } from '../lora/recover.ts'
+import { parseBytes } from '../memory/bytes.ts'
+import { type MemoryPlan, planTraining, planWithin } from '../memory/planner.ts'
+import { type OpenCheckpoint, openModelFolder, readModel } from '../model/open.ts'
+import type { ResolvedOptions } from '../options.ts'
+import { pruneModel } from '../prune/prune.ts'
+import { openDevice } from '../tensor/device.ts'
+import type { Device } from '../tensor/tensor.ts'
+import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts'
+import type { Context } from '../worker/protocol.ts'
+import { alignedNames, alignModel, openTrainable, writeAligned } from './align.ts'
+import type { RunEvent, Stage } from './events.ts'
+import { openRunFolder, type RunFolder } from './runFolder.ts'
+import { trainAdapter } from './trainAdapter.ts'
+
+export interface TrainResult {
+  /** The folder of the PEFT adapter for the original model. */
+  adapter: string
+  metrics: {
+    steps: number
+    /** Of the last evaluation that was kept; absent without evaluation data. */
+    evaluation?: { step: number; loss: number; perplexity: number }
+    plan: MemoryPlan
+    seconds: number
+  }
+}
+
+/**
+ * The whole of LoRAM: prune, align, train on the small model, recover. What is finished of an earlier run is used again
+ * when it resumes.
+ */
+export async function trainLoRAMRun(options: ResolvedOptions, context: Context<RunEvent>): Promise<TrainResult> {
+  const began = performance.now()
+  const device = openDevice(options.device)
+  const source = openModelFolder(options.model)
+  const tokenizer = loadTokenizer(options.model)
+  const notices: string[] = [...source.warnings]
+  const folder = openRunFolder(options, (message) => notices.push(message))
+  const emit = (event: RunEvent) => {
+    folder.log(event)
+    context.emit(event)
+  }
+  const run: Run = { options, device, tokenizer, folder, context: { emit, signal: context.signal } }
+  try {
+    for (const message of notices) emit({ type: 'notice', message })
+    const examples = await loadData(run)
+    const small = await alignStage(run, await pruneStage(run, source))
+    const plan = memoryPlan(options, small)
+    emit({ type: 'plan', plan })
+
+    emit({ type: 'stage', stage: 'train', status: 'started' })
+    const model = readModel(small, device, options.quantize)
+    const { adapter, progress } = trainAdapter(model, examples, options, plan, folder.at('checkpoints'), run.context)
+    emit({ type: 'stage', stage: 'train', status: 'finished' })
+
+    recoverStage(run, adapter, small)
+    const { best, step: steps } = progress
+    const evaluation = best && { ...best, perplexity: Math.exp(best.loss) }
+    const seconds = (performance.now() - began) / 1000
+    return { adapter: options.output, metrics: { steps, ...(evaluation && { evaluation }), plan, seconds } }
+  } finally {
+    folder.close()
+  }
+}
+
+/** What the stages of a run share. */
+interface Run {
+  options: ResolvedOptions
+  device: Device
+  tokenizer: Tokenizer
+  folder: RunFolder
+  context: Context<RunEvent>
+}
+
+/** Does a stage whose result is a folder, unless the folder is there. */
+async function folderStage(
+  { folder, context }: Run,
+  stage: Stage,
+  name: string,
+  work: (dir: string) => Promise<void>,
+): Promise<OpenCheckpoint> {
+  const dir = folder.at(name)
+  const status = existsSync(dir) ? 'reused' : 'finished'
+  if (status === 'finished') {
+    context.emit({ type: 'stage', stage, status: 'started' })
+    await work(dir)
+  }
+  context.emit({ type: 'stage', stage, status })
+  if (context.signal.aborted) throw new AbortError(`aborted after ${stage}`, { remedy: 'resume to go on from there' })
+  return openModelFolder(dir)
+}
+
+async function pruneStage(run: Run, source: OpenCheckpoint): Promise<OpenCheckpoint> {
+  const { prune, seed, data } = run.options
+  if (!prune) return source
+  return folderStage(run, 'prune', 'pruned', async (dir) => {
+    await pruneModel(source, () => run.tokenizer, { ...prune, seed, trainingData: data.train }, run.device, dir)
+  })
+}
+
+async function alignStage(run: Run, pruned: OpenCheckpoint): Promise<OpenCheckpoint> {
+  const { align, seed, resume } = run.options
+  if (!align) return pruned
+  if (!pruned.checkpoint.pruning) {
+    throw new ConfigError('E_CONFIG', 'only a pruned model is aligned', {
+      field: 'align',
+      remedy: 'add prune, or leave align out',
+    })
+  }
+  return folderStage(run, 'align', 'aligned', async (dir) => {
+    const { examples } = await corpusExamples(align.data, run.tokenizer, align.sequenceLength)
+    const trainable = openTrainable(pruned, alignedNames(pruned), run.device)
+    alignModel(trainable, examples, { ...align, seed, resume }, run.folder.at('alignCheckpoints'), run.context)
+    writeAligned(pruned.checkpoint, trainable.parameters, dir)
+  })
+}
+
+/** Brings the adapter to the original's dimensions and writes both. */
+function recoverStage({ options, folder, context }: Run, adapter: Adapter, { checkpoint }: OpenCheckpoint): void {
+  const { pruning } = checkpoint
+  if (!pruning) return writeAdapter(options.output, adapter)
+  context.emit({ type: 'stage', stage: 'recover', status: 'started' })
+  writeAdapter(folder.at('prunedAdapter'), adapter, { 'pruning.json': formatPruning(pruning) })
+  const recovered = recoverAdapter(adapter, pruning, options.recover.fill)
+  writeAdapter(options.output, { ...recovered, baseModel: pruning.source.name })
+  context.emit({ type: 'stage', stage: 'recover', status: 'finished' })
+}
+
+async function loadData({ options, tokenizer, context }: Run): Promise<{ train: Example[]; eval?: Example[] }> {
+  const { train, eval: held, format, ...rest } = options.data
+  const load = async (source: string | string[]): Promise<Example[]> => {
+    const loaded = await loadExamples(source, tokenizer, { ...rest, ...(format !== 'auto' && { format }) })
+    context.emit({ type: 'notice', message: describe(source, loaded) })
+    return loaded.examples
+  }
+  return { train: await load(train), ...(held && { eval: await load(held) }) }
+}
+
+function describe(source: string | string[], { statistics }: Examples): string {
+  const { examples, targets, tokens, truncated, dropped, badLines } = statistics
+  const troubles = Object.entries({ truncated, dropped, 'bad lines': badLines }).filter(([, count]) => count > 0)
+  return [
+    `${[source].flat().join(', ')}: ${examples} examples, ${targets} of ${tokens} tokens are learnt`,
+    ...troubles.map(([what, count]) => `${count} ${what}`),
+  ].join(', ')
+}
+
+function memoryPlan(options: ResolvedOptions, { config }: OpenCheckpoint): MemoryPlan {
+  const { quantize, lora, memory, train, data } = options
+  const shape = { quantize, lora, microBatchSize: train.microBatchSize, sequenceLength: data.sequenceLength }
+  if (memory === undefined) return planTraining(config, shape, train.recompute)
+  return planWithin(config, shape, train.recompute, parseBytes(memory, 'memory'))
+}

@@ -1,0 +1,124 @@
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { ConfigError, RunError } from '../errors.ts'
+import { writeFileAtomic } from '../formats/atomic.ts'
+import { writing } from '../formats/disk.ts'
+import { formatJson, readJsonObject } from '../formats/json.ts'
+import type { ResolvedOptions } from '../options.ts'
+import type { RunEvent } from './events.ts'
+
+/** The folder of a run: the adapter, and below `run/` everything on the way to it. */
+export interface RunFolder {
+  /** `run/<name>` */
+  at(name: string): string
+  /** Appends an event to `run/events.jsonl`. */
+  log(event: RunEvent): void
+  close(): void
+}
+
+const optionsFile = 'options.json'
+/** May change between a run and its continuation: they decide where and how far, not what is computed. */
+const free = ['resume', 'output', 'device', 'memory']
+
+/**
+ * Opens the folder for one run and locks it.
+ * @throws {RunError} `E_LOCKED`: another process works in it; `E_RESUME`: it holds a run with other options
+ * @throws {ConfigError} `E_CONFIG`: it holds a run and `resume` is not set
+ */
+export function openRunFolder(options: ResolvedOptions, notice: (message: string) => void): RunFolder {
+  const root = path.join(options.output, 'run')
+  const at = (name: string) => path.join(root, name)
+  writing(root, () => mkdirSync(root, { recursive: true }))
+  const unlock = lock(at('lock'), notice)
+  try {
+    checkOptions(at(optionsFile), options)
+    const events = writing(root, () => openSync(at('events.jsonl'), options.resume ? 'a' : 'w'))
+    return {
+      at,
+      log: (event) => writing(root, () => writeSync(events, `${JSON.stringify(event)}\n`)),
+      close: () => {
+        closeSync(events)
+        unlock()
+      },
+    }
+  } catch (error) {
+    unlock()
+    throw error
+  }
+}
+
+function checkOptions(file: string, options: ResolvedOptions): void {
+  if (!existsSync(file)) return writeFileAtomic(file, formatJson(options))
+  if (!options.resume) {
+    throw new ConfigError('E_CONFIG', `${options.output} holds a run already`, {
+      field: 'output',
+      remedy: 'go on with it by resume, or choose another folder',
+    })
+  }
+  const before = flatten(readJsonObject(file))
+  const now = flatten(JSON.parse(JSON.stringify(options)))
+  const changed = [...new Set([...before.keys(), ...now.keys()])].filter(
+    (key) => !free.includes(key) && before.get(key) !== now.get(key),
+  )
+  if (changed.length === 0) return
+  throw new RunError('E_RESUME', `${options.output} holds a run with other options`, {
+    file,
+    expected: changed.map((key) => `${key} ${before.get(key) ?? 'absent'}`).join(', '),
+    found: changed.map((key) => `${key} ${now.get(key) ?? 'absent'}`).join(', '),
+    remedy: 'resume with the options it was started with, or start anew in another folder',
+  })
+}
+
+/** `{ a: { b: 1 } }` as `a.b` -> `1`. */
+function flatten(value: unknown, prefix = ''): Map<string, string> {
+  if (value === null || typeof value !== 'object') return new Map([[prefix, JSON.stringify(value)]])
+  return new Map(
+    Object.entries(value).flatMap(([key, inner]) => [...flatten(inner, prefix ? `${prefix}.${key}` : key)]),
+  )
+}
+
+/** Takes the lock file, also from a process that is gone; returns what gives it back. */
+function lock(file: string, notice: (message: string) => void): () => void {
+  const mine = { pid: process.pid, host: os.hostname() }
+  for (;;) {
+    try {
+      const fd = openSync(file, 'wx')
+      writeSync(fd, JSON.stringify(mine))
+      closeSync(fd)
+      return () => rmSync(file, { force: true })
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST')
+        return writing(file, () => {
+          throw error
+        })
+    }
+    const holder = holderOf(file)
+    if (holder && (holder.host !== mine.host || isAlive(holder.pid))) {
+      throw new RunError('E_LOCKED', 'another process works in this folder', {
+        file,
+        found: `process ${holder.pid} on ${holder.host}`,
+        remedy: 'wait for it, or remove the file if that process is gone',
+      })
+    }
+    notice(`took over the lock of a process that is gone${holder ? ` (${holder.pid})` : ''}`)
+    rmSync(file, { force: true })
+  }
+}
+
+function holderOf(file: string): { pid: number; host: string } | undefined {
+  try {
+    return JSON.parse(readFileSync(file, 'utf8'))
+  } catch {
+    return undefined
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
+  }
+}

@@ -1,0 +1,71 @@
+import { batchStream } from '../data/batches.ts'
+import type { Example } from '../data/encode.ts'
+import { evaluateExamples } from '../infer/perplexity.ts'
+import type { Adapter } from '../lora/adapter.ts'
+import { adapterFrom, addAdapter } from '../lora/attach.ts'
+import type { MemoryPlan } from '../memory/planner.ts'
+import type { Model } from '../model/model.ts'
+import type { ResolvedOptions } from '../options.ts'
+import { Arena } from '../tensor/arena.ts'
+import type { Context } from '../worker/protocol.ts'
+import { AdamW, adamWDefaults } from './adamW.ts'
+import type { Progress } from './checkpoint.ts'
+import type { RunEvent } from './events.ts'
+import { runLoop } from './loop.ts'
+
+/** Steps that `epochs` over `examples` take, unless `maxSteps` is less. */
+export const totalSteps = ({ epochs, maxSteps }: ResolvedOptions['train'], batchesPerEpoch: number): number =>
+  Math.min(Math.ceil(epochs * batchesPerEpoch), maxSteps ?? Number.POSITIVE_INFINITY)
+
+/** Trains a new adapter on `model` and gives it back with the widths that the model has. */
+export function trainAdapter(
+  model: Model,
+  examples: { train: readonly Example[]; eval?: readonly Example[] },
+  options: ResolvedOptions,
+  plan: MemoryPlan,
+  folder: string,
+  context: Context<RunEvent>,
+): { adapter: Adapter; progress: Progress } {
+  const { data, lora, train, seed, resume } = options
+  const { microBatchSize, weightDecay, maxGradNorm } = train
+  const { sequenceLength } = data
+  const parameters = addAdapter(model, lora, seed)
+  const arena = new Arena(model.device.kind, plan.bytes.activations)
+  const trainer = {
+    model,
+    parameters,
+    optimizer: new AdamW(parameters, { ...adamWDefaults, weightDecay }),
+    arena,
+    maxGradNorm,
+    recompute: plan.recompute,
+    dropout: { rate: lora.dropout, seed },
+  }
+  const streamOptions = { ...data, ...train, sequenceLength, shuffle: true, seed, dropLast: false }
+  const { batchesPerEpoch } = batchStream(examples.train, streamOptions)
+  const held = examples.eval
+  try {
+    const progress = runLoop(
+      {
+        stage: 'train',
+        trainer,
+        batches: (state) => batchStream(examples.train, streamOptions, state),
+        schedule: { ...train, totalSteps: totalSteps(train, batchesPerEpoch) },
+        folder,
+        resume,
+        saveSteps: train.saveSteps,
+        keepCheckpoints: train.keepCheckpoints,
+        ...(held && {
+          evaluation: {
+            every: train.evalSteps,
+            patience: train.patience,
+            evaluate: () => evaluateExamples(model, held, { microBatchSize, sequenceLength }, context.signal),
+          },
+        }),
+      },
+      context,
+    )
+    return { adapter: adapterFrom(parameters, lora, options.model), progress }
+  } finally {
+    arena.dispose()
+  }
+}

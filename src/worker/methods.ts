@@ -1,0 +1,63 @@
+import path from 'node:path'
+import type { z } from 'zod'
+import { corpusExamples } from '../data/index.ts'
+import { readAdapter, writeAdapter } from '../formats/peft.ts'
+import { readPruning } from '../formats/pruningJson.ts'
+import { evaluateData, type Generation, generateFrom, type LoadedModel, loadModelFolder } from '../infer/loadedModel.ts'
+import type { Evaluation } from '../infer/perplexity.ts'
+import { writeMerged } from '../lora/merge.ts'
+import { recoverAdapter } from '../lora/recover.ts'
+import { openModelFolder } from '../model/open.ts'
+import type * as options from '../options.ts'
+import { pruneModel } from '../prune/prune.ts'
+import { openDevice } from '../tensor/device.ts'
+import { loadTokenizer } from '../tokenizer/tokenizer.ts'
+import { alignedNames, alignModel, openTrainable, writeAligned } from '../train/align.ts'
+import type { RunEvent } from '../train/events.ts'
+import { type TrainResult, trainLoRAMRun } from '../train/run.ts'
+import type { Context } from './protocol.ts'
+
+type Options<Schema extends z.ZodType> = z.output<Schema>
+
+/** The model that this thread holds between requests. */
+let loaded: LoadedModel | undefined
+
+/** Everything that runs in a worker thread; options are validated before they come here. */
+export const methods = {
+  trainLoRAM: (given: Options<typeof options.trainLoRAMOptions>, context: Context<RunEvent>): Promise<TrainResult> =>
+    trainLoRAMRun(given, context),
+
+  async prune(given: Options<typeof options.pruneCommandOptions>, _context: Context<RunEvent>): Promise<void> {
+    const source = openModelFolder(given.model)
+    await pruneModel(source, () => loadTokenizer(given.model), given, openDevice(given.device), given.output)
+  },
+
+  async align(given: Options<typeof options.alignCommandOptions>, context: Context<RunEvent>): Promise<void> {
+    const source = openModelFolder(given.model)
+    const { examples } = await corpusExamples(given.data, loadTokenizer(given.model), given.sequenceLength)
+    const trainable = openTrainable(source, alignedNames(source), openDevice(given.device))
+    alignModel(trainable, examples, given, `${given.output}.checkpoints`, context)
+    writeAligned(source.checkpoint, trainable.parameters, given.output)
+  },
+
+  async recover(given: Options<typeof options.recoverCommandOptions>, _context: Context<never>): Promise<void> {
+    const file = given.pruning.endsWith('.json') ? given.pruning : path.join(given.pruning, 'pruning.json')
+    const plan = readPruning(file)
+    const recovered = recoverAdapter(readAdapter(given.adapter), plan, given.fill)
+    writeAdapter(given.output, { ...recovered, baseModel: plan.source.name })
+  },
+
+  async merge(given: Options<typeof options.mergeCommandOptions>, _context: Context<never>): Promise<void> {
+    writeMerged(openModelFolder(given.model).checkpoint, readAdapter(given.adapter), given.output)
+  },
+
+  async load(given: Options<typeof options.inferenceOptions>, _context: Context<never>): Promise<void> {
+    loaded = loadModelFolder(given)
+  },
+
+  evaluate: (given: Options<typeof options.evaluateOptions>, { signal }: Context<never>): Promise<Evaluation> =>
+    evaluateData(loaded!, given, signal),
+
+  generate: async (given: Options<typeof options.generateOptions>, context: Context<string>): Promise<Generation> =>
+    generateFrom(loaded!, given, context),
+}
