@@ -20,6 +20,7 @@ export function taylorImportance(
 ): Map<number, LayerImportance> {
   const scores = new Map<number, LayerImportance>()
   const targetCount = calibration.targets.reduce((count, target) => count + Number(target >= 0), 0)
+  const mark = arena.mark()
   const loss = zeros(arena, [1], 'f32')
   accumulate({ model, arena, recompute: 'full' }, calibration, 1 / targetCount, loss, {
     aroundLayer: (index, backward) => {
@@ -39,5 +40,6 @@ export function taylorImportance(
       for (const projection of projectionNames) delete layer[projection].grad
     },
   })
+  arena.release(mark)
   return scores
 }

@@ -1,0 +1,33 @@
+import { fingerprint, openCheckpoint } from '../../src/formats/huggingFace.ts'
+import type { KeptLayer, PruningPlan } from '../../src/formats/pruningJson.ts'
+import { goldenPath } from '../golden.ts'
+import { readGolden } from '../ops/support.ts'
+
+export const loram = readGolden('loram', 'golden.safetensors')
+
+export const loramLayers: [number, number] = [1, 3]
+
+/** What golden/loram keeps of its large model. */
+export const loramKept: KeptLayer[] = [1, 2].map((layer) => ({
+  layer,
+  channels: Array.from(loram(`layer${layer}.kept_mlp`).ints),
+  kvHeads: Array.from(loram(`layer${layer}.kept_kv_heads`).ints),
+}))
+
+/** The plan that cut golden/loram/pruned out of golden/loram/large. */
+export const loramPlan: PruningPlan = {
+  method: 'taylor',
+  ratio: 0.65,
+  layers: loramLayers,
+  source: {
+    name: 'large',
+    fingerprint: fingerprint(openCheckpoint(goldenPath('loram', 'large'))),
+    hiddenSize: 64,
+    intermediateSize: 176,
+    numHiddenLayers: 4,
+    numAttentionHeads: 8,
+    numKeyValueHeads: 4,
+    headDim: 8,
+  },
+  kept: loramKept,
+}
