@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
@@ -14,8 +15,32 @@ namespace {
 
 using Body = std::function<void(int64_t, int64_t)>;
 
-// One job at a time: workers and the caller take ranges from a shared counter until none is left. A process has one
-// pool; ops called from several JavaScript threads take turns.
+inline void pause() {
+#ifdef __x86_64__
+  __builtin_ia32_pause();
+#endif
+}
+
+// Ops follow each other closely, and to wake a sleeping thread takes longer than many of them run: so a thread looks
+// for its next job, or for the end of this one, for a moment before it sleeps. Short enough for others to get the
+// processor.
+constexpr auto patience = std::chrono::microseconds(20);
+
+template <class Condition>
+bool spinUntil(Condition condition) {
+  const auto end = std::chrono::steady_clock::now() + patience;
+  do {
+    for (int i = 0; i < 32; i++) {
+      if (condition()) return true;
+      pause();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return false;
+}
+
+// One job at a time: workers and the caller take ranges from a shared counter until none is left. A worker that comes
+// late finds the job closed, so the caller waits only for those who take part. A process has one pool; ops called from
+// several JavaScript threads take turns.
 class Pool {
  public:
   explicit Pool(int threads) {
@@ -41,29 +66,38 @@ class Pool {
       count_ = count;
       chunk_ = chunk;
       next_ = 0;
-      busy_ = static_cast<int>(workers_.size());
       error_ = nullptr;
+      open_ = true;
       job_++;
     }
     wake_.notify_all();
     takeRanges();
     std::unique_lock lock(mutex_);
-    done_.wait(lock, [&] { return busy_ == 0; });
+    open_ = false;
+    if (active_ > 0) {
+      lock.unlock();
+      spinUntil([&] { return active_ == 0; });
+      lock.lock();
+      done_.wait(lock, [&] { return active_ == 0; });
+    }
     if (error_) std::rethrow_exception(error_);
   }
 
  private:
   void work() {
     int64_t seen = 0;
-    std::unique_lock lock(mutex_);
     while (true) {
+      spinUntil([&] { return job_ != seen; });
+      std::unique_lock lock(mutex_);
       wake_.wait(lock, [&] { return stopping_ || job_ != seen; });
       if (stopping_) return;
       seen = job_;
+      if (!open_) continue;
+      active_++;
       lock.unlock();
       takeRanges();
       lock.lock();
-      if (--busy_ == 0) done_.notify_one();
+      if (--active_ == 0) done_.notify_one();
     }
   }
 
@@ -83,10 +117,10 @@ class Pool {
   std::mutex turn_, mutex_;
   std::condition_variable wake_, done_;
   const Body* body_ = nullptr;
-  int64_t count_ = 0, chunk_ = 1, job_ = 0;
-  std::atomic<int64_t> next_{0};
-  int busy_ = 0;
-  bool stopping_ = false;
+  int64_t count_ = 0, chunk_ = 1;
+  std::atomic<int64_t> next_{0}, job_{0};
+  std::atomic<int> active_{0};
+  bool open_ = false, stopping_ = false;
   std::exception_ptr error_;
 };
 

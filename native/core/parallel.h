@@ -19,4 +19,13 @@ void parallelFor(int64_t count, Body body, int64_t grain = 1) {
   });
 }
 
+// Calls body(begin, size) for the blocks of [0, count), of which only the last may be smaller than `block`.
+template <class Body>
+void parallelBlocks(int64_t count, int64_t block, Body body) {
+  parallelFor((count + block - 1) / block, [&](int64_t i) {
+    const int64_t begin = i * block;
+    body(begin, count - begin < block ? count - begin : block);
+  });
+}
+
 }  // namespace loram

@@ -72,7 +72,7 @@ struct Simd {
 
 }  // namespace
 
-const Kernels avx2Kernels = {tileRows, tileColumns, tile, transpose, dot, widenBf16, decodeNf4};
+const Kernels avx2Kernels = table;
 
 }  // namespace loram
 #endif

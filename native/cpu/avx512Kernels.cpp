@@ -73,7 +73,7 @@ struct Simd {
 
 }  // namespace
 
-const Kernels avx512Kernels = {tileRows, tileColumns, tile, transpose, dot, widenBf16, decodeNf4};
+const Kernels avx512Kernels = table;
 
 }  // namespace loram
 #endif

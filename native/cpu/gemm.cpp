@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <new>
 
@@ -45,8 +44,8 @@ class Scratch {
 
 thread_local Scratch packedA, packedB, widened;
 
-// Equal blocks of K, so that none is short.
-int64_t evenBlock(int64_t k) { return std::max<int64_t>(1, ceilDiv(k, std::max<int64_t>(1, ceilDiv(k, kBlock)))); }
+// The size of the blocks that K is cut into: nearly equal, and whole blocks of NF4.
+int64_t evenBlock(int64_t k) { return k <= kBlock ? k : ceilDiv(ceilDiv(k, ceilDiv(k, kBlock)), nf4Block) * nf4Block; }
 
 struct Range {
   int64_t begin, size;
@@ -57,38 +56,34 @@ void packLeft(const GemmProblem& p, Range rows, Range depth, int64_t panel, floa
   const auto& kernel = kernels();
   const int64_t first = panel * kernel.tileRows;
   const int count = static_cast<int>(std::min<int64_t>(kernel.tileRows, rows.size - first));
+  const int64_t row = rows.begin + first;
   float* target = packed + first * depth.size;
   if (p.a.transposed) {
-    const float* source = p.a.data + depth.begin * p.a.stride + rows.begin + first;
-    for (int64_t j = 0; j < depth.size; j++)
-      std::memcpy(target + j * count, source + j * p.a.stride, count * sizeof(float));
+    kernel.copy(p.a.data + depth.begin * p.a.stride + row, p.a.stride, count, depth.size, target, count);
   } else {
-    const float* sources[16];
-    for (int i = 0; i < count; i++) sources[i] = p.a.data + (rows.begin + first + i) * p.a.stride + depth.begin;
-    kernel.transpose(sources, count, depth.size, target, count);
+    kernel.transpose(p.a.data + row * p.a.stride + depth.begin, p.a.stride, count, depth.size, target, count);
   }
 }
 
-// Columns of op(b) that are rows in memory: panel i of the block, turned.
+// Panel i of a block of op(b) whose columns are rows in memory.
 void packRightTransposed(const GemmProblem& p, Range columns, Range depth, int64_t panel, float* packed) {
   const auto& kernel = kernels();
   const int64_t first = panel * kernel.tileColumns;
   const int count = static_cast<int>(std::min<int64_t>(kernel.tileColumns, columns.size - first));
   float* scratch = widened.floats(count * depth.size);
-  const float* sources[32];
-  for (int i = 0; i < count; i++) {
-    sources[i] = p.b.read(columns.begin + first + i, depth.begin, depth.size, scratch + i * depth.size);
-  }
-  kernel.transpose(sources, count, depth.size, packed + first * depth.size, kernel.tileColumns);
+  const auto source = p.b.read(columns.begin + first, count, depth.begin, depth.size, scratch);
+  kernel.transpose(source.data, source.stride, count, depth.size, packed + first * depth.size, kernel.tileColumns);
 }
 
-// Row j of the block of op(b), dealt out to the panels.
-void packRightRow(const GemmProblem& p, Range columns, Range depth, int64_t j, float* packed) {
-  const int64_t width = kernels().tileColumns;
-  const float* source = p.b.read(depth.begin + j, columns.begin, columns.size, widened.floats(columns.size));
-  for (int64_t first = 0; first < columns.size; first += width) {
-    const int64_t count = std::min(width, columns.size - first);
-    std::memcpy(packed + first * depth.size + j * width, source + first, count * sizeof(float));
+// Some rows of the block of op(b), dealt out to the panels.
+void packRight(const GemmProblem& p, Range columns, Range depth, Range rows, float* packed) {
+  const auto& kernel = kernels();
+  float* scratch = widened.floats(rows.size * columns.size);
+  const auto source = p.b.read(depth.begin + rows.begin, rows.size, columns.begin, columns.size, scratch);
+  for (int64_t first = 0; first < columns.size; first += kernel.tileColumns) {
+    const int count = static_cast<int>(std::min<int64_t>(kernel.tileColumns, columns.size - first));
+    float* target = packed + first * depth.size + rows.begin * kernel.tileColumns;
+    kernel.copy(source.data + first, source.stride, count, rows.size, target, kernel.tileColumns);
   }
 }
 
@@ -122,7 +117,8 @@ void multiplyBlock(const GemmProblem& p, Range rows, Range columns, Range depth)
   if (p.b.transposed) {
     parallelFor(rightPanels, [&](int64_t i) { packRightTransposed(p, columns, depth, i, b); });
   } else {
-    parallelFor(depth.size, [&](int64_t j) { packRightRow(p, columns, depth, j, b); }, 16);
+    parallelBlocks(depth.size, 16,
+                   [&](int64_t begin, int64_t size) { packRight(p, columns, depth, {begin, size}, b); });
   }
   const int64_t tiles = ceilDiv(leftPanels, tilePanels) * ceilDiv(rightPanels, tilePanels);
   parallelFor(tiles, [&](int64_t t) { multiplyTile(p, rows, columns, depth, t, a, b, beta); });
@@ -141,20 +137,46 @@ void blocked(const GemmProblem& p) {
   }
 }
 
+// sums[i * 4 + j] = row i of x times row `column + j` of b, over a part of k. Of fewer than four rows of b the first
+// one fills the gaps.
+void dotBlock(const GemmProblem& p, const float* x, int m, int64_t column, int count, Range depth, float* sums) {
+  const auto& kernel = kernels();
+  const auto offset = [&](int j) { return (column + (j < count ? j : 0)) * p.b.stride + depth.begin; };
+  const auto dot = [&](auto kernelDot, const auto* data) {
+    const decltype(data) w[] = {data + offset(0), data + offset(1), data + offset(2), data + offset(3)};
+    kernelDot(w, x, p.a.stride, m, depth.size, sums);
+  };
+  if (const auto* floats = std::get_if<const float*>(&p.b.data)) return dot(kernel.dotF32, *floats);
+  if (const auto* bf16 = std::get_if<const Bf16*>(&p.b.data)) return dot(kernel.dotBf16, *bf16);
+
+  const auto& nf4 = std::get<Nf4View>(p.b.data);
+  if (p.b.stride % nf4Block == 0) {
+    constexpr int64_t maxBlocks = kBlock / nf4Block;
+    float scales[4][maxBlocks];
+    Nf4Blocks w[4];
+    for (int j = 0; j < 4; j++) {
+      for (int64_t i = 0; i < depth.size / nf4Block; i++) scales[j][i] = nf4.scale(offset(j) / nf4Block + i);
+      w[j] = {nf4.packed + offset(j) / 2, scales[j]};
+    }
+    kernel.dotNf4(w, x, p.a.stride, m, depth.size, sums);
+  } else {
+    const auto rows = p.b.read(column, count, depth.begin, depth.size, widened.floats(4 * depth.size));
+    const float* w[4];
+    for (int j = 0; j < 4; j++) w[j] = rows.data + (j < count ? j : 0) * rows.stride;
+    kernel.dotF32(w, x, p.a.stride, m, depth.size, sums);
+  }
+}
+
 // Four columns of c, which are four rows of b in memory, for up to dotRows rows.
 void dotColumns(const GemmProblem& p, int64_t column) {
-  const auto& kernel = kernels();
   const int count = static_cast<int>(std::min<int64_t>(4, p.n - column));
   const int64_t depthBlock = evenBlock(p.k);
   float total[dotRows][4] = {}, sums[16];
-  float* scratch = widened.floats(4 * depthBlock);
   for (int64_t d = 0; d < p.k; d += depthBlock) {
-    const int64_t depth = std::min(depthBlock, p.k - d);
-    const float* w[4];
-    for (int j = 0; j < 4; j++) w[j] = j < count ? p.b.read(column + j, d, depth, scratch + j * depth) : w[0];
+    const Range depth{d, std::min(depthBlock, p.k - d)};
     for (int64_t i = 0; i < p.m; i += 4) {
       const int rows = static_cast<int>(std::min<int64_t>(4, p.m - i));
-      kernel.dot(w, p.a.data + i * p.a.stride + d, p.a.stride, rows, depth, sums);
+      dotBlock(p, p.a.data + i * p.a.stride + d, rows, column, count, depth, sums);
       for (int s = 0; s < 4 * rows; s++) total[i + s / 4][s % 4] += sums[s];
     }
   }
@@ -166,15 +188,17 @@ void dotColumns(const GemmProblem& p, int64_t column) {
 
 }  // namespace
 
-const float* GemmRight::read(int64_t row, int64_t column, int64_t count, float* scratch) const {
+GemmLeft GemmRight::read(int64_t row, int64_t rows, int64_t column, int64_t columns, float* scratch) const {
   const int64_t first = row * stride + column;
-  if (const auto* floats = std::get_if<const float*>(&data)) return *floats + first;
-  if (const auto* bf16 = std::get_if<const Bf16*>(&data)) {
-    kernels().widenBf16(*bf16 + first, count, scratch);
-  } else {
-    std::get<Nf4View>(data).decode(first, count, scratch);
+  if (const auto* floats = std::get_if<const float*>(&data)) return {*floats + first, stride};
+  for (int64_t i = 0; i < rows; i++) {
+    if (const auto* bf16 = std::get_if<const Bf16*>(&data)) {
+      kernels().widenBf16(*bf16 + first + i * stride, columns, scratch + i * columns);
+    } else {
+      std::get<Nf4View>(data).decode(first + i * stride, columns, scratch + i * columns);
+    }
   }
-  return scratch;
+  return {scratch, columns};
 }
 
 void gemm(const GemmProblem& p) {

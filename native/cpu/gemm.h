@@ -19,8 +19,8 @@ struct GemmRight {
   int64_t stride;
   bool transposed = false;
 
-  // `count` values of a row, from `column` on: in place if they are floats there, else widened into `scratch`.
-  const float* read(int64_t row, int64_t column, int64_t count, float* scratch) const;
+  // The block of `rows` x `columns` at (row, column): in place if floats are there, else widened into `scratch`.
+  GemmLeft read(int64_t row, int64_t rows, int64_t column, int64_t columns, float* scratch) const;
 };
 
 struct GemmOutput {

@@ -37,6 +37,6 @@ struct Simd {
 
 }  // namespace
 
-const Kernels genericKernels = {tileRows, tileColumns, tile, transpose, dot, widenBf16, decodeNf4};
+const Kernels genericKernels = table;
 
 }  // namespace loram

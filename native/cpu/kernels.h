@@ -5,6 +5,12 @@
 
 namespace loram {
 
+// Whole blocks of NF4, with the absmax of each.
+struct Nf4Blocks {
+  const uint8_t* packed;
+  const float* scales;
+};
+
 // What the CPU ops need of an instruction set. The three tables hold the same functions, compiled from simdKernels.inl.
 struct Kernels {
   // The tile of C that the registers hold. A panel of A is [k][rows of the tile], a panel of B [k][tileColumns].
@@ -14,16 +20,21 @@ struct Kernels {
   void (*tile)(int rows, int columns, int64_t k, const float* a, const float* b, float* c, int64_t ldc, float alpha,
                float beta);
 
-  // panel[j * width + i] = rows[i][j] for i < count <= width, j < k.
-  void (*transpose)(const float* const* rows, int count, int64_t k, float* panel, int width);
+  // panel[j * width + i] = source[i * stride + j] for i < count <= width, j < k.
+  void (*transpose)(const float* source, int64_t stride, int count, int64_t k, float* panel, int width);
 
-  // sums[i * 4 + j] = x[i * ldx ...] . w[j] over k, for i < m <= 4 and four rows w. Lane l sums what is l modulo the
+  // panel[j * width + i] = source[j * stride + i] for i < count <= width, j < k.
+  void (*copy)(const float* source, int64_t stride, int count, int64_t k, float* panel, int width);
+
+  // sums[i * 4 + j] = x[i * stride ...] . w[j] over k, for i < m <= 4 and four rows w. Lane l sums what is l modulo the
   // number of lanes, whatever m is, so a row's result does not depend on the rows beside it.
-  void (*dot)(const float* const* w, const float* x, int64_t ldx, int m, int64_t k, float* sums);
+  void (*dotF32)(const float* const* w, const float* x, int64_t stride, int m, int64_t k, float* sums);
+  void (*dotBf16)(const Bf16* const* w, const float* x, int64_t stride, int m, int64_t k, float* sums);
+  void (*dotNf4)(const Nf4Blocks* w, const float* x, int64_t stride, int m, int64_t k, float* sums);
 
   void (*widenBf16)(const Bf16* source, int64_t count, float* target);
 
-  // target[i] = codeBook[code i] * scale; the first code is in the high nibble of packed[0].
+  // target[i] = nf4CodeBook[code i] * scale; the first code is in the high nibble of packed[0].
   void (*decodeNf4)(const uint8_t* packed, int64_t count, float scale, float* target);
 };
 

@@ -35,7 +35,8 @@ namespace loram::simd {
   return p * low * high;
 }
 
-// Sum over j < n of term(j) in double, in eight lanes, so that the order of additions is the same at every vector width.
+// Sum over j < n of term(j) in double, in eight lanes, so that the order of additions is the same at every vector
+// width.
 template <class Term>
 [[gnu::always_inline]] inline double sum(int64_t n, Term term) {
   constexpr int width = 8;

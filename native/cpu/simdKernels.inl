@@ -57,34 +57,60 @@ void tile(int rows, int columns, int64_t k, const float* a, const float* b, floa
   chooseRows(rows, std::make_integer_sequence<int, tileRows>{})(columns, k, a, b, c, ldc, alpha, beta);
 }
 
-void transpose(const float* const* rows, int count, int64_t k, float* panel, int width) {
+void transpose(const float* source, int64_t stride, int count, int64_t k, float* panel, int width) {
   for (int i = 0; i < count; i += lanes) {
     const int n = count - i < lanes ? count - i : lanes;
+    const float* rows = source + i * stride;
     int64_t j = 0;
     for (; j + lanes <= k; j += lanes) {
       Vec square[lanes];
-      for (int r = 0; r < lanes; r++) square[r] = r < n ? Simd::load(rows[i + r] + j) : Simd::broadcast(0);
+      for (int r = 0; r < lanes; r++) square[r] = r < n ? Simd::load(rows + r * stride + j) : Simd::broadcast(0);
       Simd::transpose(square);
       for (int r = 0; r < lanes; r++) Simd::store(panel + (j + r) * width + i, square[r], n);
     }
     for (; j < k; j++) {
-      for (int r = 0; r < n; r++) panel[j * width + i + r] = rows[i + r][j];
+      for (int r = 0; r < n; r++) panel[j * width + i + r] = rows[r * stride + j];
     }
   }
 }
 
-template <int m>
-void dotRows(const float* const* w, const float* x, int64_t ldx, int64_t k, float* sums) {
+void copy(const float* source, int64_t stride, int count, int64_t k, float* panel, int width) {
+  for (int64_t j = 0; j < k; j++) {
+    for (int i = 0; i < count; i += lanes) {
+      const int n = count - i < lanes ? count - i : lanes;
+      Simd::store(panel + j * width + i, Simd::load(source + j * stride + i, n), n);
+    }
+  }
+}
+
+// Lanes of a row of weights from element `at` on; `tail` are the n < lanes at its end, then zeros.
+Vec lanesOf(const float* row, int64_t at) { return Simd::load(row + at); }
+Vec lanesOf(const Bf16* row, int64_t at) { return Simd::loadBf16(row + at); }
+Vec lanesOf(const Nf4Blocks& row, int64_t at) {
+  return Simd::multiply(Simd::loadNf4(row.packed + at / 2), Simd::broadcast(row.scales[at / nf4Block]));
+}
+Vec tail(const float* row, int64_t at, int n) { return Simd::load(row + at, n); }
+Vec tail(const Bf16* row, int64_t at, int n) {
+  float values[lanes] = {};
+  for (int i = 0; i < n; i++) values[i] = row[at + i];
+  return Simd::load(values);
+}
+Vec tail(const Nf4Blocks&, int64_t, int) { return Simd::broadcast(0); }
+
+template <int m, class Row>
+void dotRows(const Row* w, const float* x, int64_t stride, int64_t k, float* sums) {
   Vec sum[m][4];
   for (int i = 0; i < m; i++) {
     for (int j = 0; j < 4; j++) sum[i][j] = Simd::broadcast(0);
   }
   int64_t p = 0;
   for (; p + lanes <= k; p += lanes) {
-    const Vec right[4] = {Simd::load(w[0] + p), Simd::load(w[1] + p), Simd::load(w[2] + p), Simd::load(w[3] + p)};
+    Vec right[4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) right[j] = lanesOf(w[j], p);
 #pragma GCC unroll 4
     for (int i = 0; i < m; i++) {
-      const Vec left = Simd::load(x + i * ldx + p);
+      const Vec left = Simd::load(x + i * stride + p);
 #pragma GCC unroll 4
       for (int j = 0; j < 4; j++) sum[i][j] = Simd::multiplyAdd(left, right[j], sum[i][j]);
     }
@@ -92,15 +118,17 @@ void dotRows(const float* const* w, const float* x, int64_t ldx, int64_t k, floa
   const int rest = static_cast<int>(k - p);
   for (int i = 0; i < m; i++) {
     for (int j = 0; j < 4; j++) {
-      if (rest) sum[i][j] = Simd::multiplyAdd(Simd::load(x + i * ldx + p, rest), Simd::load(w[j] + p, rest), sum[i][j]);
+      if (rest) sum[i][j] = Simd::multiplyAdd(Simd::load(x + i * stride + p, rest), tail(w[j], p, rest), sum[i][j]);
       sums[i * 4 + j] = Simd::sum(sum[i][j]);
     }
   }
 }
 
-void dot(const float* const* w, const float* x, int64_t ldx, int m, int64_t k, float* sums) {
-  static constexpr decltype(&dotRows<1>) choice[] = {dotRows<1>, dotRows<2>, dotRows<3>, dotRows<4>};
-  choice[m - 1](w, x, ldx, k, sums);
+template <class Row>
+void dot(const Row* w, const float* x, int64_t stride, int m, int64_t k, float* sums) {
+  static constexpr decltype(&dotRows<1, Row>) choice[] = {dotRows<1, Row>, dotRows<2, Row>, dotRows<3, Row>,
+                                                          dotRows<4, Row>};
+  choice[m - 1](w, x, stride, k, sums);
 }
 
 void widenBf16(const Bf16* source, int64_t count, float* target) {
@@ -117,3 +145,5 @@ void decodeNf4(const uint8_t* packed, int64_t count, float scale, float* target)
   }
   for (; i < count; i++) target[i] = nf4CodeBook[i % 2 ? packed[i / 2] & 15 : packed[i / 2] >> 4] * scale;
 }
+
+constexpr Kernels table = {tileRows, tileColumns, tile, transpose, copy, dot, dot, dot, widenBf16, decodeNf4};

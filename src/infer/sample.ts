@@ -16,16 +16,21 @@ export function sample(logits: Float32Array, { temperature, topK, topP, seed }: 
   const order = Array.from(logits.keys()).sort((a, b) => logits[b]! - logits[a]!)
   const candidates = topK > 0 ? order.slice(0, topK) : order
   const weights = candidates.map((id) => Math.exp((logits[id]! - logits[order[0]!]!) / temperature))
-  const total = sum(weights)
-  let reached = 0
-  const nucleus = weights.findIndex((weight) => (reached += weight / total) >= topP)
-  const kept = nucleus < 0 ? weights : weights.slice(0, nucleus + 1)
-  let left = uniform(1, seed, step)[0]! * sum(kept)
-  const chosen = kept.findIndex((weight) => (left -= weight) < 0)
-  return candidates[chosen < 0 ? kept.length - 1 : chosen]!
+  const nucleus = weights.slice(0, reach(weights, topP * sum(weights)) + 1)
+  return candidates[reach(nucleus, uniform(1, seed, step)[0]! * sum(nucleus))]!
 }
 
-const sum = (values: number[]) => values.reduce((total, value) => total + value, 0)
+/** Index at which the running sum of `weights` exceeds `mark`, at most the last. */
+function reach(weights: readonly number[], mark: number): number {
+  let reached = 0
+  for (const [i, weight] of weights.entries()) {
+    reached += weight
+    if (reached > mark) return i
+  }
+  return weights.length - 1
+}
+
+const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0)
 
 /** Index of the largest value, the first of equals. */
 export function argmax(values: Float32Array): number {

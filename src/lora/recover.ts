@@ -1,6 +1,6 @@
 import { PlanError } from '../errors.ts'
 import type { KeptLayer, PruningPlan } from '../formats/pruningJson.ts'
-import { type Projection, parseModule } from '../model/model.ts'
+import { type Projection, parseModule, projectionNames } from '../model/model.ts'
 import { scatterColumns, scatterRows } from '../native/gather.ts'
 import { fillNormal } from '../native/random.ts'
 import { keptIndices, originalWidths } from '../prune/plan.ts'
@@ -33,7 +33,7 @@ export function recoverAdapter(adapter: Adapter, plan: PruningPlan, fill: Fill =
     const kept = place && keptLayers.get(place.layer)
     return [name, kept ? recoverModule(name, module, place.projection, kept, plan, fill) : module]
   })
-  return { ...adapter, modules: new Map(modules) }
+  return { ...adapter, baseModel: plan.source.name, modules: new Map(modules) }
 }
 
 function recoverModule(
@@ -62,7 +62,10 @@ function recoverModule(
     return { a, b: toMatrix(rows) }
   }
   const columns = zeros(cpu, [a.shape[0], width], 'f32')
-  if (fill === 'normal') fillNormal(columns, 0, normalDeviation, { seed: plan.seed ?? 0, stream: kept.layer })
+  if (fill === 'normal') {
+    const stream = kept.layer * projectionNames.length + projectionNames.indexOf(projection)
+    fillNormal(columns, 0, normalDeviation, { seed: plan.seed ?? 0, stream })
+  }
   scatterColumns(toTensor(a), index, columns)
   return { a: toMatrix(columns), b }
 }

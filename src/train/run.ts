@@ -125,7 +125,10 @@ async function alignStage(run: Run, pruned: OpenCheckpoint): Promise<OpenCheckpo
 /** Brings the adapter to the original's dimensions and writes both. */
 function recoverStage({ options, folder, context }: Run, adapter: Adapter, { checkpoint }: OpenCheckpoint): void {
   const { pruning } = checkpoint
-  if (!pruning) return writeAdapter(options.output, adapter)
+  if (!pruning) {
+    writeAdapter(options.output, adapter)
+    return
+  }
   context.emit({ type: 'stage', stage: 'recover', status: 'started' })
   writeAdapter(folder.at('prunedAdapter'), adapter, { 'pruning.json': formatPruning(pruning) })
   const recovered = recoverAdapter(adapter, pruning, options.recover.fill)

@@ -49,7 +49,10 @@ export function openRunFolder(options: ResolvedOptions, notice: (message: string
 }
 
 function checkOptions(file: string, options: ResolvedOptions): void {
-  if (!existsSync(file)) return writeFileAtomic(file, formatJson(options))
+  if (!existsSync(file)) {
+    writeFileAtomic(file, formatJson(options))
+    return
+  }
   if (!options.resume) {
     throw new ConfigError('E_CONFIG', `${options.output} holds a run already`, {
       field: 'output',

@@ -1,11 +1,11 @@
-// Both passes go over tiles of scores [rowsPerTile, keysPerTile] and never hold more of the score matrix than one of them.
+// Both passes go over tiles of scores [rowsPerTile, keysPerTile] and never hold more of the score matrix than one of
+// them.
 #include <cmath>
 #include <limits>
 #include <vector>
 
-#include "tiles.h"
-
 #include "../../core/parallel.h"
+#include "tiles.h"
 
 namespace loram {
 namespace {
@@ -16,8 +16,8 @@ constexpr float infinity = std::numeric_limits<float>::infinity();
 
 float scoreScale(int64_t headDim) { return static_cast<float>(1 / std::sqrt(static_cast<double>(headDim))); }
 
-// One row of the online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867): turns scores into exp(score - largest),
-// zero from `visible` on, and brings the sum and the output so far to the new largest score.
+// One row of the online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867): turns scores into exp(score -
+// largest), zero from `visible` on, and brings the sum and the output so far to the new largest score.
 LORAM_CLONES void softmaxRow(float* scores, int64_t visible, float& largest, double& sum, float* y, int64_t width) {
   std::fill(scores + visible, scores + keysPerTile, 0.0f);
   if (visible == 0) return;
@@ -29,49 +29,61 @@ LORAM_CLONES void softmaxRow(float* scores, int64_t visible, float& largest, dou
   for (int64_t j = 0; j < width; j++) y[j] *= shrink;
 }
 
-struct ForwardScratch {
-  explicit ForwardScratch(int64_t width)
-      : q(rowsPerTile * width), k(width * keysPerTile), v(keysPerTile * width), y(rowsPerTile * width) {}
-  std::vector<float> q, k, v, y;
-  float scores[rowsPerTile * keysPerTile];
-};
-
-void forwardTile(const Attention& op, const Group& group, int64_t firstRow, ForwardScratch& s) {
-  const int64_t headDim = op.headDim, width = paddedDim(headDim);
-  const int64_t rows = std::min(rowsPerTile, group.rows - firstRow);
-  const auto qRow = [&](int64_t r) { return op.q.as<float>() + group.row(firstRow + r); };
-  load(s.q.data(), rows, rows, headDim, width, scoreScale(headDim), qRow);
-  std::fill(s.y.begin(), s.y.end(), 0.0f);
-  float largest[rowsPerTile];
-  double sum[rowsPerTile] = {};
-  std::fill_n(largest, rowsPerTile, -infinity);
-  const int64_t end = group.visible(firstRow + rows - 1);
-  for (int64_t first = 0; first < end; first += keysPerTile) {
-    const int64_t keys = std::min(keysPerTile, end - first);
-    loadTransposed(s.k.data(), keysPerTile, keys, headDim,
-                   [&](int64_t j) { return op.k.as<float>() + group.key(first + j); });
-    load(s.v.data(), keysPerTile, keys, headDim, width, 1, [&](int64_t j) { return op.v.as<float>() + group.key(first + j); });
-    std::fill_n(s.scores, rows * keysPerTile, 0.0f);
-    multiply(rows, keysPerTile, headDim, {s.q.data(), width, 1}, s.k.data(), keysPerTile, s.scores, keysPerTile);
-    for (int64_t r = 0; r < rows; r++) {
-      const int64_t visible = std::clamp<int64_t>(group.visible(firstRow + r) - first, 0, keysPerTile);
-      softmaxRow(s.scores + r * keysPerTile, visible, largest[r], sum[r], s.y.data() + r * width, width);
-    }
-    multiply(rows, width, keysPerTile, {s.scores, keysPerTile, 1}, s.v.data(), width, s.y.data(), width);
-  }
-  for (int64_t r = 0; r < rows; r++) {
-    float* y = op.y.as<float>() + group.row(firstRow + r);
-    const float inverse = static_cast<float>(1 / sum[r]);
-    for (int64_t j = 0; j < headDim; j++) y[j] = s.y[r * width + j] * inverse;
-    op.lse.as<float>()[group.head(firstRow + r)] = static_cast<float>(largest[r] + std::log(sum[r]));
-  }
-}
-
-struct Tile {
+// Rows of one kv head's queries that are worked on together.
+struct RowTile {
   int64_t sequence, kvHead, firstRow;
 };
 
-// One row of backward: scores become p = exp(score - lse), zero from `visible` on, and dp becomes ds = p * (dp - delta).
+class ForwardTile {
+ public:
+  explicit ForwardTile(const Attention& op) : op_(op), width_(paddedDim(op.headDim)) {
+    for (auto* rows : {&q_, &y_}) rows->resize(rowsPerTile * width_);
+    for (auto* keys : {&kTransposed_, &v_}) keys->resize(keysPerTile * width_);
+  }
+
+  void run(const Group& group, int64_t firstRow) {
+    const int64_t rows = std::min(rowsPerTile, group.rows - firstRow);
+    load(q_.data(), rows, rows, op_.headDim, scoreScale(op_.headDim),
+         [&](int64_t r) { return op_.q.as<float>() + group.row(firstRow + r); });
+    std::fill(y_.begin(), y_.end(), 0.0f);
+    std::fill_n(largest_, rows, -infinity);
+    std::fill_n(sum_, rows, 0.0);
+    const int64_t end = group.visible(firstRow + rows - 1);
+    for (int64_t first = 0; first < end; first += keysPerTile) {
+      keyTile(group, firstRow, rows, first, std::min(keysPerTile, end - first));
+    }
+    for (int64_t r = 0; r < rows; r++) {
+      float* y = op_.y.as<float>() + group.row(firstRow + r);
+      const float inverse = static_cast<float>(1 / sum_[r]);
+      for (int64_t j = 0; j < op_.headDim; j++) y[j] = y_[r * width_ + j] * inverse;
+      op_.lse.as<float>()[group.head(firstRow + r)] = static_cast<float>(largest_[r] + std::log(sum_[r]));
+    }
+  }
+
+ private:
+  void keyTile(const Group& group, int64_t firstRow, int64_t rows, int64_t firstKey, int64_t keys) {
+    const auto kRow = [&](int64_t j) { return op_.k.as<float>() + group.key(firstKey + j); };
+    const auto vRow = [&](int64_t j) { return op_.v.as<float>() + group.key(firstKey + j); };
+    loadTransposed(kTransposed_.data(), keysPerTile, keys, op_.headDim, kRow);
+    load(v_.data(), keysPerTile, keys, op_.headDim, 1, vRow);
+    std::fill_n(p_, rows * keysPerTile, 0.0f);
+    multiply(rows, keysPerTile, op_.headDim, {q_.data(), width_, 1}, kTransposed_.data(), keysPerTile, p_, keysPerTile);
+    for (int64_t r = 0; r < rows; r++) {
+      const int64_t visible = std::clamp<int64_t>(group.visible(firstRow + r) - firstKey, 0, keysPerTile);
+      softmaxRow(p_ + r * keysPerTile, visible, largest_[r], sum_[r], y_.data() + r * width_, width_);
+    }
+    multiply(rows, width_, keysPerTile, {p_, keysPerTile, 1}, v_.data(), width_, y_.data(), width_);
+  }
+
+  const Attention& op_;
+  const int64_t width_;
+  std::vector<float> q_, y_, kTransposed_, v_;
+  float p_[rowsPerTile * keysPerTile], largest_[rowsPerTile];
+  double sum_[rowsPerTile];
+};
+
+// One row of backward: scores become p = exp(score - lse), zero from `visible` on, and dp becomes ds = p * (dp -
+// delta).
 LORAM_CLONES void scoreGradientRow(float* scores, float* dp, int64_t visible, float lse, float delta) {
   for (int64_t j = 0; j < visible; j++) {
     scores[j] = simd::exp(scores[j] - lse);
@@ -85,76 +97,74 @@ LORAM_CLONES double dot(int64_t n, const float* a, const float* b) {
   return simd::sum(n, [&](int64_t j) { return static_cast<double>(a[j]) * b[j]; });
 }
 
-// All of one kv head in one sequence: the rows of its queries are kept whole, keys pass by in tiles. q is held scaled, as
-// scores and dk need it; dq = scale * ds * k is scaled at the end.
-struct Backward {
-  Backward(const AttentionBackward& op, const Group& group)
-      : op(op),
-        group(group),
-        headDim(op.headDim),
-        width(paddedDim(headDim)),
-        scale(scoreScale(headDim)),
-        lse(group.rows),
-        delta(group.rows) {
-    for (auto* rows : {&q, &dy, &dq}) rows->resize(group.rows * width);
-    for (auto* keys : {&k, &dk, &dv, &kTransposed, &vTransposed}) keys->resize(keysPerTile * width);
-    load(q.data(), group.rows, group.rows, headDim, width, scale, [&](int64_t r) { return op.q.as<float>() + group.row(r); });
-    load(dy.data(), group.rows, group.rows, headDim, width, 1, [&](int64_t r) { return op.dy.as<float>() + group.row(r); });
+// All of one kv head in one sequence: the rows of its queries are kept whole, keys pass by in tiles. q is held scaled,
+// as scores and dk need it; dq = scale * ds * k is scaled at the end.
+class BackwardGroup {
+ public:
+  BackwardGroup(const AttentionBackward& op, const Group& group)
+      : op_(op), group_(group), width_(paddedDim(op.headDim)), lse_(group.rows), delta_(group.rows) {
+    for (auto* rows : {&q_, &dy_, &dq_}) rows->resize(group.rows * width_);
+    for (auto* keys : {&k_, &dk_, &dv_, &kTransposed_, &vTransposed_}) keys->resize(keysPerTile * width_);
+    const auto qRow = [&](int64_t r) { return op.q.as<float>() + group.row(r); };
+    const auto dyRow = [&](int64_t r) { return op.dy.as<float>() + group.row(r); };
+    load(q_.data(), group.rows, group.rows, op.headDim, scoreScale(op.headDim), qRow);
+    load(dy_.data(), group.rows, group.rows, op.headDim, 1, dyRow);
     for (int64_t r = 0; r < group.rows; r++) {
-      lse[r] = op.lse.as<float>()[group.head(r)];
-      delta[r] = static_cast<float>(dot(headDim, dy.data() + r * width, op.y.as<float>() + group.row(r)));
+      lse_[r] = op.lse.as<float>()[group.head(r)];
+      delta_[r] = static_cast<float>(dot(op.headDim, dyRow(r), op.y.as<float>() + group.row(r)));
     }
   }
 
   void run() {
-    for (int64_t first = 0; first < group.keys; first += keysPerTile) keyTile(first);
-    for (int64_t r = 0; r < group.rows; r++) {
-      float* to = op.dq.as<float>() + group.row(r);
-      for (int64_t j = 0; j < headDim; j++) to[j] = scale * dq[r * width + j];
+    for (int64_t first = 0; first < group_.keys; first += keysPerTile) keyTile(first);
+    const float scale = scoreScale(op_.headDim);
+    for (int64_t r = 0; r < group_.rows; r++) {
+      float* dq = op_.dq.as<float>() + group_.row(r);
+      for (int64_t j = 0; j < op_.headDim; j++) dq[j] = scale * dq_[r * width_ + j];
     }
   }
 
  private:
   void keyTile(int64_t first) {
-    const int64_t keys = std::min(keysPerTile, group.keys - first);
-    const auto kRow = [&](int64_t j) { return op.k.as<float>() + group.key(first + j); };
-    const auto vRow = [&](int64_t j) { return op.v.as<float>() + group.key(first + j); };
-    load(k.data(), keysPerTile, keys, headDim, width, 1, kRow);
-    loadTransposed(kTransposed.data(), keysPerTile, keys, headDim, kRow);
-    loadTransposed(vTransposed.data(), keysPerTile, keys, headDim, vRow);
-    std::fill(dk.begin(), dk.end(), 0.0f);
-    std::fill(dv.begin(), dv.end(), 0.0f);
+    const int64_t keys = std::min(keysPerTile, group_.keys - first);
+    const auto kRow = [&](int64_t j) { return op_.k.as<float>() + group_.key(first + j); };
+    const auto vRow = [&](int64_t j) { return op_.v.as<float>() + group_.key(first + j); };
+    load(k_.data(), keysPerTile, keys, op_.headDim, 1, kRow);
+    loadTransposed(kTransposed_.data(), keysPerTile, keys, op_.headDim, kRow);
+    loadTransposed(vTransposed_.data(), keysPerTile, keys, op_.headDim, vRow);
+    std::fill(dk_.begin(), dk_.end(), 0.0f);
+    std::fill(dv_.begin(), dv_.end(), 0.0f);
     // Key `first` is hidden from the queries before it.
-    for (int64_t row = first * group.size; row < group.rows; row += rowsPerTile) rowTile(first, row);
+    for (int64_t row = first * group_.size; row < group_.rows; row += rowsPerTile) rowTile(first, row);
     for (int64_t j = 0; j < keys; j++) {
-      std::copy_n(dk.data() + j * width, headDim, op.dk.as<float>() + group.key(first + j));
-      std::copy_n(dv.data() + j * width, headDim, op.dv.as<float>() + group.key(first + j));
+      std::copy_n(dk_.data() + j * width_, op_.headDim, op_.dk.as<float>() + group_.key(first + j));
+      std::copy_n(dv_.data() + j * width_, op_.headDim, op_.dv.as<float>() + group_.key(first + j));
     }
   }
 
   void rowTile(int64_t firstKey, int64_t firstRow) {
-    const int64_t rows = std::min(rowsPerTile, group.rows - firstRow);
-    const float *qTile = q.data() + firstRow * width, *dyTile = dy.data() + firstRow * width;
-    std::fill_n(p, rows * keysPerTile, 0.0f);
-    std::fill_n(ds, rows * keysPerTile, 0.0f);
-    multiply(rows, keysPerTile, headDim, {qTile, width, 1}, kTransposed.data(), keysPerTile, p, keysPerTile);
-    multiply(rows, keysPerTile, headDim, {dyTile, width, 1}, vTransposed.data(), keysPerTile, ds, keysPerTile);
+    const int64_t rows = std::min(rowsPerTile, group_.rows - firstRow);
+    const float *q = q_.data() + firstRow * width_, *dy = dy_.data() + firstRow * width_;
+    std::fill_n(p_, rows * keysPerTile, 0.0f);
+    std::fill_n(ds_, rows * keysPerTile, 0.0f);
+    multiply(rows, keysPerTile, op_.headDim, {q, width_, 1}, kTransposed_.data(), keysPerTile, p_, keysPerTile);
+    multiply(rows, keysPerTile, op_.headDim, {dy, width_, 1}, vTransposed_.data(), keysPerTile, ds_, keysPerTile);
     for (int64_t r = 0; r < rows; r++) {
-      const int64_t visible = std::clamp<int64_t>(group.visible(firstRow + r) - firstKey, 0, keysPerTile);
-      scoreGradientRow(p + r * keysPerTile, ds + r * keysPerTile, visible, lse[firstRow + r], delta[firstRow + r]);
+      const int64_t row = firstRow + r, visible = std::clamp<int64_t>(group_.visible(row) - firstKey, 0, keysPerTile);
+      scoreGradientRow(p_ + r * keysPerTile, ds_ + r * keysPerTile, visible, lse_[row], delta_[row]);
     }
-    multiply(keysPerTile, width, rows, {p, 1, keysPerTile}, dyTile, width, dv.data(), width);
-    multiply(keysPerTile, width, rows, {ds, 1, keysPerTile}, qTile, width, dk.data(), width);
-    multiply(rows, width, keysPerTile, {ds, keysPerTile, 1}, k.data(), width, dq.data() + firstRow * width, width);
+    multiply(keysPerTile, width_, rows, {p_, 1, keysPerTile}, dy, width_, dv_.data(), width_);
+    multiply(keysPerTile, width_, rows, {ds_, 1, keysPerTile}, q, width_, dk_.data(), width_);
+    multiply(rows, width_, keysPerTile, {ds_, keysPerTile, 1}, k_.data(), width_, dq_.data() + firstRow * width_,
+             width_);
   }
 
-  const AttentionBackward& op;
-  const Group& group;
-  const int64_t headDim, width;
-  const float scale;
-  std::vector<float> q, dy, dq, lse, delta;
-  std::vector<float> k, dk, dv, kTransposed, vTransposed;
-  float p[rowsPerTile * keysPerTile], ds[rowsPerTile * keysPerTile];
+  const AttentionBackward& op_;
+  const Group& group_;
+  const int64_t width_;
+  std::vector<float> q_, dy_, dq_, lse_, delta_;
+  std::vector<float> k_, dk_, dv_, kTransposed_, vTransposed_;
+  float p_[rowsPerTile * keysPerTile], ds_[rowsPerTile * keysPerTile];
 };
 
 }  // namespace
@@ -162,7 +172,7 @@ struct Backward {
 void cpu(const Attention& op) {
   const int32_t *queryBounds = op.queryBounds.as<int32_t>(), *keyBounds = op.keyBounds.as<int32_t>();
   const int64_t sequences = op.queryBounds.elements() - 1, kvHeads = op.k.columns() / op.headDim;
-  std::vector<Tile> tiles;
+  std::vector<RowTile> tiles;
   const auto groupOf = [&](int64_t sequence, int64_t kvHead) {
     return Group(op.q, op.k, op.headDim, queryBounds, keyBounds, sequence, kvHead);
   };
@@ -173,10 +183,8 @@ void cpu(const Attention& op) {
     }
   }
   parallelRanges(static_cast<int64_t>(tiles.size()), 1, [&](int64_t begin, int64_t end) {
-    ForwardScratch scratch(paddedDim(op.headDim));
-    for (int64_t i = begin; i < end; i++) {
-      forwardTile(op, groupOf(tiles[i].sequence, tiles[i].kvHead), tiles[i].firstRow, scratch);
-    }
+    ForwardTile tile(op);
+    for (int64_t i = begin; i < end; i++) tile.run(groupOf(tiles[i].sequence, tiles[i].kvHead), tiles[i].firstRow);
   });
 }
 
@@ -185,7 +193,7 @@ void cpu(const AttentionBackward& op) {
   const int64_t sequences = op.bounds.elements() - 1, kvHeads = op.k.columns() / op.headDim;
   parallelFor(sequences * kvHeads, [&](int64_t i) {
     const Group group(op.q, op.k, op.headDim, bounds, bounds, i / kvHeads, i % kvHeads);
-    Backward(op, group).run();
+    BackwardGroup(op, group).run();
   });
 }
 

@@ -1,4 +1,5 @@
-// What attention's forward and backward passes share: how the rows of a kv head are laid out, and products of small tiles.
+// What attention's forward and backward passes share: how the rows of a kv head are laid out, and products of small
+// tiles.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -45,9 +46,10 @@ struct Group {
   int64_t visible(int64_t r) const { return r / size + 1 + keys - rows / size; }
 };
 
-// tile[r] = scale * source(first + r), zero beyond `count` rows and headDim columns.
+// tile[r] = scale * source(r) for r < count; zero in the other rows and beyond headDim columns.
 template <class Source>
-void load(float* tile, int64_t rows, int64_t count, int64_t headDim, int64_t width, float scale, Source source) {
+void load(float* tile, int64_t rows, int64_t count, int64_t headDim, float scale, Source source) {
+  const int64_t width = paddedDim(headDim);
   std::fill_n(tile, rows * width, 0.0f);
   for (int64_t r = 0; r < count; r++) {
     const float* from = source(r);
@@ -55,7 +57,7 @@ void load(float* tile, int64_t rows, int64_t count, int64_t headDim, int64_t wid
   }
 }
 
-// The transpose of load: tile[j * rows + r] = source(r)[j].
+// The transpose: tile[j * rows + r] = source(r)[j].
 template <class Source>
 void loadTransposed(float* tile, int64_t rows, int64_t count, int64_t headDim, Source source) {
   for (int64_t r = 0; r < rows; r++) {
@@ -68,6 +70,8 @@ void loadTransposed(float* tile, int64_t rows, int64_t count, int64_t headDim, S
 struct Strided {
   const float* data;
   int64_t row, column;
+
+  Strided from(int64_t i) const { return {data + i * row, row, column}; }
 };
 
 // R rows and two vectors of columns of c += a * b, held in registers.
@@ -101,11 +105,9 @@ LORAM_CLONES inline void multiply(int64_t rows, int64_t columns, int64_t depth, 
   for (int64_t j = 0; j < columns; j += 2 * lanes) {
     int64_t i = 0;
     for (; i + rowsPerPanel <= rows; i += rowsPerPanel) {
-      multiplyPanel<rowsPerPanel>(depth, {a.data + i * a.row, a.row, a.column}, b + j, bStride, c + i * cStride + j, cStride);
+      multiplyPanel<rowsPerPanel>(depth, a.from(i), b + j, bStride, c + i * cStride + j, cStride);
     }
-    for (; i < rows; i++) {
-      multiplyPanel<1>(depth, {a.data + i * a.row, a.row, a.column}, b + j, bStride, c + i * cStride + j, cStride);
-    }
+    for (; i < rows; i++) multiplyPanel<1>(depth, a.from(i), b + j, bStride, c + i * cStride + j, cStride);
   }
 }
 

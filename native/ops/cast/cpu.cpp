@@ -59,9 +59,8 @@ void cpu(const CountNonFinite& op) {
   std::vector<NonFinite> found((n + block - 1) / block);
   forDtype(op.x.dtype, [&](auto type) {
     const auto* x = op.x.as<decltype(type)>();
-    parallelFor(static_cast<int64_t>(found.size()), [&](int64_t i) {
-      found[i] = findNonFinite(x, i * block, std::min(n, (i + 1) * block));
-    });
+    parallelFor(static_cast<int64_t>(found.size()),
+                [&](int64_t i) { found[i] = findNonFinite(x, i * block, std::min(n, (i + 1) * block)); });
   });
   NonFinite all;
   for (const NonFinite& part : found) {

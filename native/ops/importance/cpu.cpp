@@ -28,7 +28,9 @@ void cpu(const Importance& op) {
   forDtype(op.w.dtype, [&](auto type) {
     const auto* w = op.w.as<decltype(type)>();
     const float* grad = op.grad.as<float>();
-    const auto weight = [&](int64_t i, int64_t j) { return static_cast<double>(static_cast<float>(w[i * columns + j])); };
+    const auto weight = [&](int64_t i, int64_t j) {
+      return static_cast<double>(static_cast<float>(w[i * columns + j]));
+    };
     if (grad) {
       addSums(op, [&](int64_t i, int64_t j) { return std::abs(weight(i, j) * grad[i * columns + j]); });
     } else {

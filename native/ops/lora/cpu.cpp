@@ -55,12 +55,6 @@ Dropped drop(const Op& op, int64_t row, int64_t rows, int64_t column, int64_t co
   return {scratch, columns};
 }
 
-// Calls body(begin, size) for the blocks of [0, count), from several threads.
-template <class Body>
-void parallelBlocks(int64_t count, int64_t block, Body body) {
-  parallelFor((count + block - 1) / block, [&](int64_t i) { body(i * block, std::min(block, count - i * block)); });
-}
-
 // da += d^T * drop(x): each thread takes columns of x, so that every sum runs over the rows in order.
 void addGradA(const LoraBackward& op, const float* d) {
   const int64_t T = op.x.shape[0], K = op.x.shape[1], r = op.a.shape[0];

@@ -56,9 +56,8 @@ void cpu(const ClipGradNorm& op) {
   float* grads = op.grads.as<float>();
   // Blocks of a fixed size: the sum does not depend on how threads share them.
   std::vector<double> squares((n + block - 1) / block);
-  parallelFor(static_cast<int64_t>(squares.size()), [&](int64_t i) {
-    squares[i] = sumOfSquares(std::min(block, n - i * block), grads + i * block);
-  });
+  parallelFor(static_cast<int64_t>(squares.size()),
+              [&](int64_t i) { squares[i] = sumOfSquares(std::min(block, n - i * block), grads + i * block); });
   double total = 0;
   for (const double square : squares) total += square;
   const float norm = static_cast<float>(std::sqrt(total));

@@ -9,7 +9,8 @@
 namespace loram {
 namespace {
 
-// Box and Muller 1958: two uniform numbers give two independent normal ones. 1 - u is in (0, 1], so its logarithm is finite.
+// Box and Muller 1958: two uniform numbers give two independent normal ones. 1 - u is in (0, 1], so its logarithm is
+// finite.
 void boxMuller(const uint32_t* words, double mean, double deviation, float* pair) {
   const double radius = std::sqrt(-2 * std::log(1 - static_cast<double>(uniform(words[0]))));
   const double angle = 2 * std::numbers::pi * uniform(words[1]);

@@ -14,7 +14,8 @@ LORAM_CLONES void forwardRow(int64_t dim, const float* x, const float* weight, f
   *rstd = r;
 }
 
-LORAM_CLONES void backwardRow(int64_t dim, const float* dy, const float* x, const float* weight, float rstd, float* dx) {
+LORAM_CLONES void backwardRow(int64_t dim, const float* dy, const float* x, const float* weight, float rstd,
+                              float* dx) {
   const double dot = simd::sum(dim, [&](int64_t j) { return static_cast<double>(dy[j] * weight[j]) * (x[j] * rstd); });
   const float mean = static_cast<float>(dot / static_cast<double>(dim));
   for (int64_t j = 0; j < dim; j++) dx[j] += rstd * (dy[j] * weight[j] - x[j] * rstd * mean);
@@ -32,7 +33,8 @@ void cpu(const RmsNorm& op) {
 
 void cpu(const RmsNormBackward& op) {
   const int64_t rows = op.x.rows(), dim = op.x.columns();
-  const float *dy = op.dy.as<float>(), *x = op.x.as<float>(), *weight = op.weight.as<float>(), *rstd = op.rstd.as<float>();
+  const float *dy = op.dy.as<float>(), *x = op.x.as<float>(), *weight = op.weight.as<float>(),
+              *rstd = op.rstd.as<float>();
   float* dx = op.dx.as<float>();
   const auto row = [&](int64_t i) { backwardRow(dim, dy + i * dim, x + i * dim, weight, rstd[i], dx + i * dim); };
   parallelFor(rows, row, rowGrain(dim));

@@ -26,9 +26,8 @@ LORAM_CLONES void backward(int64_t n, const float* dy, const float* gate, const 
 void cpu(const Swiglu& op) {
   const float *gate = op.gate.as<float>(), *up = op.up.as<float>();
   float* y = op.y.as<float>();
-  parallelRanges(op.y.elements(), grain, [&](int64_t begin, int64_t end) {
-    forward(end - begin, gate + begin, up + begin, y + begin);
-  });
+  parallelRanges(op.y.elements(), grain,
+                 [&](int64_t begin, int64_t end) { forward(end - begin, gate + begin, up + begin, y + begin); });
 }
 
 void cpu(const SwigluBackward& op) {
