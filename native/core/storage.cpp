@@ -34,8 +34,17 @@ class CpuStorage final : public Storage {
     }
   }
 
-  void upload(size_t offset, const void* source, size_t size) override { std::memcpy(at(offset), source, size); }
-  void download(size_t offset, void* target, size_t size) const override { std::memcpy(target, at(offset), size); }
+  void upload(const Pieces& target, const void* source) override {
+    for (size_t i = 0; i < target.count; i++) {
+      std::memcpy(at(target.offset + i * target.pitch), static_cast<const char*>(source) + i * target.bytes,
+                  target.bytes);
+    }
+  }
+  void download(const Pieces& source, void* target) const override {
+    for (size_t i = 0; i < source.count; i++) {
+      std::memcpy(static_cast<char*>(target) + i * source.bytes, at(source.offset + i * source.pitch), source.bytes);
+    }
+  }
   void fill(size_t offset, uint8_t value, size_t size) override { std::memset(at(offset), value, size); }
 
  private:
