@@ -5,8 +5,15 @@ namespace loram {
 
 constexpr int nf4Block = 64, nf4NestedBlock = 256;
 
+// A table that device code can be given a copy of.
+template <int size>
+struct Table {
+  float values[size];
+  constexpr float operator[](int i) const { return values[i]; }
+};
+
 // The NF4 values (QLoRA, arXiv 2305.14314, appendix E) as bitsandbytes has them in float32; the code is the index.
-inline constexpr float nf4CodeBook[16] = {
+inline constexpr Table<16> nf4CodeBook{{
     -1.0f,
     -0.6961928009986877f,
     -0.5250730514526367f,
@@ -23,18 +30,14 @@ inline constexpr float nf4CodeBook[16] = {
     0.5626170039176941f,
     0.7229568362236023f,
     1.0f,
-};
-
-struct DynamicMap {
-  float values[256];
-};
+}};
 
 // The signed dynamic map (8-bit optimizers, arXiv 2110.02861), ascending: for each exponent e = 0..6, 2^e values between
 // 0.1 and 1 times 10^(e - 6) with both signs; also 0 and 1. The values are the means of neighbours in an even division of
 // [0.1, 1], rounded where torch.linspace on the CPU rounds: from the nearer end, in one fused step (in double the step is
 // exact). So the map is, bit for bit, the one in checkpoints.
-constexpr DynamicMap makeDynamicMap() {
-  DynamicMap map{};
+constexpr Table<256> makeDynamicMap() {
+  Table<256> map{};
   double power = 1e-6;
   for (int e = 0; e < 7; e++, power *= 10) {
     const int intervals = 1 << e;

@@ -1,0 +1,42 @@
+// The choice of kernel by shape and GPU.
+#include "../ops.h"
+#include "sm80.cuh"
+
+namespace loram {
+namespace {
+
+Output outputTo(const Tensor& c, float alpha, float beta) {
+  return {c.data, c.dtype, c.pitch, static_cast<int>(c.rows()), static_cast<int>(c.columns()), alpha, beta};
+}
+
+template <Order orderA, class SourceB>
+void multiply(const Bf16Matrix& a, bool byDepthB, const SourceB& b, const Output& c, int depth, cudaStream_t stream) {
+  byDepthB ? gemmSm80<orderA, Order::byDepth>(a, b, c, depth, stream)
+           : gemmSm80<orderA, Order::byPosition>(a, b, c, depth, stream);
+}
+
+template <bool aligned>
+void multiplyNf4(const Nf4Gemm& op, cudaStream_t stream) {
+  const Bf16Operand x(op.x, stream);
+  const int inX = x->columns, inY = static_cast<int>(op.y.columns());
+  const int rows = op.transposed ? inX : inY, columns = op.transposed ? inY : inX;
+  const auto weights = nf4Weights(op.packed, op.absmax, op.nestedAbsmax, op.nestedOffset, int64_t{rows} * columns);
+  const Nf4Matrix<aligned> w{weights, rows, columns};
+  multiply<Order::byDepth>(x, !op.transposed, w, outputTo(op.y, 1, op.beta), inX, stream);
+}
+
+}  // namespace
+
+void cuda(const Gemm& op, cudaStream_t stream) {
+  const Bf16Operand a(op.a, stream), b(op.b, stream);
+  const Output c = outputTo(op.c, op.alpha, op.beta);
+  if (op.transposeA) return multiply<Order::byPosition, Bf16Matrix>(a, op.transposeB, b, c, a->rows, stream);
+  multiply<Order::byDepth, Bf16Matrix>(a, op.transposeB, b, c, a->columns, stream);
+}
+
+void cuda(const Nf4Gemm& op, cudaStream_t stream) {
+  const int64_t columns = op.transposed ? op.y.columns() : op.x.columns();
+  columns % 8 == 0 ? multiplyNf4<true>(op, stream) : multiplyNf4<false>(op, stream);
+}
+
+}  // namespace loram
