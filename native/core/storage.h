@@ -7,7 +7,7 @@ namespace loram {
 
 enum class Device { cpu, cuda };
 
-// `count` pieces of `bytes` each, `pitch` bytes apart, from `offset` bytes into a storage.
+// `count` pieces of `bytes` each, `pitch` bytes apart, from `offset` bytes into a storage. Neither number is 0.
 struct Pieces {
   size_t offset, bytes, pitch, count;
 };

@@ -13,7 +13,8 @@ template <class T>
 class Scratch {
  public:
   Scratch(int64_t count, cudaStream_t stream) : stream_(stream) {
-    if (count > 0) check(cudaMallocAsync(reinterpret_cast<void**>(&data_), count * sizeof(T), stream));
+    const size_t bytes = count * sizeof(T);
+    if (bytes > 0) checkAllocation(cudaMallocAsync(reinterpret_cast<void**>(&data_), bytes, stream), bytes);
   }
   Scratch(const Scratch&) = delete;
   ~Scratch() {

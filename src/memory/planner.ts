@@ -5,7 +5,7 @@ import type { Weight } from '../model/linear.ts'
 import { linears, type Model } from '../model/model.ts'
 import type { Quantization } from '../model/weights.ts'
 import { elements } from '../tensor/dtype.ts'
-import { Tensor } from '../tensor/tensor.ts'
+import { type Device, Tensor } from '../tensor/tensor.ts'
 import { AdamW, adamWDefaults } from '../train/adamW.ts'
 import { type Recompute, recomputes, trainStep } from '../train/step.ts'
 import { formatBytes } from './bytes.ts'
@@ -70,14 +70,19 @@ export function modelBytes(model: Model): Pick<MemoryPlan['bytes'], 'tables' | '
   }
 }
 
-/** The memory of a training run, found by running one step of it on meta. */
-export function planTraining(config: LlamaConfig, shape: TrainingShape, recompute: Recompute): MemoryPlan {
-  const model = metaModel(config, shape.quantize)
+/** The memory of a training run on `device`, found by running one step of it on meta. */
+export function planTraining(
+  config: LlamaConfig,
+  shape: TrainingShape,
+  recompute: Recompute,
+  device: Device,
+): MemoryPlan {
+  const model = metaModel(config, shape.quantize, device)
   const parameters = addAdapter(model, shape.lora, 0)
   const optimizer = new AdamW(parameters, adamWDefaults)
   const dropout = { rate: shape.lora.dropout, seed: 0 }
   const microBatches = [fullMicroBatch(shape.microBatchSize * shape.sequenceLength)]
-  const activations = arenaBytes((arena) => {
+  const activations = arenaBytes(device, (arena) => {
     const trainer = { model, parameters, optimizer, arena, maxGradNorm: 1, recompute, dropout }
     trainStep(trainer, { microBatches, targetCount: 1, epoch: 0, examples: [] }, 0)
   })
@@ -107,8 +112,10 @@ export function planWithin(
   shape: TrainingShape,
   recompute: Recompute,
   budget: number,
+  device: Device,
 ): MemoryPlan {
-  const plans = recomputes.slice(recomputes.indexOf(recompute)).map((policy) => planTraining(config, shape, policy))
+  const policies = recomputes.slice(recomputes.indexOf(recompute))
+  const plans = policies.map((policy) => planTraining(config, shape, policy, device))
   const fitting = plans.find(({ bytes }) => bytes.total <= budget)
   if (fitting) return fitting
   const { bytes } = plans.at(-1)!

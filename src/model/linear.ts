@@ -52,7 +52,7 @@ export function linearForward(
   options: { into?: Tensor; addTo?: Tensor; dropout?: Dropout | undefined } = {},
 ): LinearOutput {
   const { weight, lora } = linear
-  const y = options.addTo ?? options.into ?? x.device.empty([x.shape[0]!, outFeatures(linear)], 'f32')
+  const y = options.addTo ?? options.into ?? x.device.empty([x.shape[0]!, outFeatures(linear)], x.dtype)
   const beta = options.addTo ? 1 : 0
   if (weight instanceof Tensor) gemm(x, weight, y, { transposeB: true, beta })
   else nf4Gemm(x, weight, y, { beta })
@@ -71,7 +71,7 @@ export function linearBackward(
   options: { into?: Tensor; addTo?: Tensor; dropout?: Dropout | undefined } = {},
 ): Tensor {
   const { weight, grad, lora } = linear
-  const dx = options.addTo ?? options.into ?? x.device.empty(x.shape, 'f32')
+  const dx = options.addTo ?? options.into ?? x.device.empty(x.shape, x.dtype)
   const beta = options.addTo ? 1 : 0
   if (weight instanceof Tensor) gemm(dy, weight, dx, { beta })
   else nf4Gemm(dy, weight, dx, { transposed: true, beta })

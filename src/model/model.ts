@@ -1,4 +1,4 @@
-import { copyInto } from '../native/cast.ts'
+import { cast, copyInto } from '../native/cast.ts'
 import { embedding, embeddingBackward } from '../native/embedding.ts'
 import { rmsNorm } from '../native/rmsNorm.ts'
 import type { Arena } from '../tensor/arena.ts'
@@ -118,9 +118,9 @@ export function modelForward(model: Model, arena: Arena, tokens: Tokens, cache?:
   return x
 }
 
-/** Logits [rows, vocab] of hidden states [rows, hidden]. */
+/** Logits [rows, vocab] f32 of hidden states [rows, hidden]. */
 export function logitsOf(model: Model, x: Tensor): Tensor {
   const { norm, linear } = model.head
   const { y } = rmsNorm(x, norm.weight, model.constants.rmsNormEps)
-  return linearForward(linear, y).y
+  return cast(linearForward(linear, y).y, 'f32')
 }

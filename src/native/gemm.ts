@@ -14,16 +14,16 @@ export interface GemmOptions {
 }
 
 /**
- * Matrix product `c = alpha * op(a) * op(b) + beta * c`, summed in f32: `a` [M, K] f32, `b` [K, N] f32 or bf16, `c` [M, N]
- * f32, with `a` or `b` stored the other way round where `options` say so. `c` must not overlap `a` or `b`.
+ * Matrix product `c = alpha * op(a) * op(b) + beta * c`, summed in f32: `a` [M, K], `b` [K, N] f32 or bf16, `c` [M, N],
+ * each of its own dtype, with `a` or `b` stored the other way round where `options` say so. `c` must not overlap `a` or `b`.
  * @throws {OpError} `E_OP`: the shapes or dtypes do not fit.
  */
 export function gemm(a: Tensor, b: Tensor, c: Tensor, options: GemmOptions = {}): void {
   const { transposeA = false, transposeB = false, alpha = 1, beta = 0 } = options
   match('gemm', {
-    a: [a, transposeA ? 'K M' : 'M K', 'f32'],
+    a: [a, transposeA ? 'K M' : 'M K', 'float'],
     b: [b, transposeB ? 'N K' : 'K N', 'f32 bf16'],
-    c: [c, 'M N', 'f32'],
+    c: [c, 'M N', 'float'],
   })
   call('gemm', a, b, c, transposeA, transposeB, alpha, beta)
 }

@@ -13,19 +13,19 @@ export interface LoraLinearOptions {
 }
 
 /**
- * LoRA's part of a linear layer (arXiv 2106.09685), `u = drop(x) a^T` and `y += scale * u b^T`: `x` [T, K], `a` [r, K],
- * `b` [N, r], `y` [T, N], all f32. Returns `u` [T, r], which backward needs.
+ * LoRA's part of a linear layer (arXiv 2106.09685), `u = drop(x) a^T` and `y += scale * u b^T`: `x` [T, K], `a` [r, K]
+ * and `b` [N, r] f32, `y` [T, N] like `x`. Returns `u` [T, r], which backward needs.
  * @throws {OpError} `E_OP`: the shapes or dtypes do not fit.
  */
 export function loraForward(x: Tensor, a: Tensor, b: Tensor, y: Tensor, options: LoraLinearOptions): Tensor {
   const { scale, dropout = 0, seed = 0, stream = 0 } = options
   const { T, r } = match('loraForward', {
-    x: [x, 'T K', 'f32'],
+    x: [x, 'T K', 'float'],
     a: [a, 'r K', 'f32'],
     b: [b, 'N r', 'f32'],
-    y: [y, 'T N', 'f32'],
+    y: [y, 'T N', x.dtype],
   })
-  const u = x.device.empty([T, r], 'f32')
+  const u = x.device.empty([T, r], x.dtype)
   call('loraForward', x, a, b, u, y, scale, dropout, seed, stream)
   return u
 }
@@ -49,12 +49,12 @@ export function loraBackward(
 ): void {
   const { scale, dropout = 0, seed = 0, stream = 0 } = options
   match('loraBackward', {
-    x: [x, 'T K', 'f32'],
+    x: [x, 'T K', 'float'],
     a: [a, 'r K', 'f32'],
     b: [b, 'N r', 'f32'],
-    u: [u, 'T r', 'f32'],
-    dy: [dy, 'T N', 'f32'],
-    dx: [dx, 'T K', 'f32'],
+    u: [u, 'T r', x.dtype],
+    dy: [dy, 'T N', x.dtype],
+    dx: [dx, 'T K', x.dtype],
     da: [da, 'r K', 'f32'],
     db: [db, 'N r', 'f32'],
   })

@@ -63,16 +63,16 @@ export interface Nf4GemmOptions {
 }
 
 /**
- * `y = x * w^T + beta * y` with `w` [rows, columns] dequantised to f32 on the way: `x` [M, columns], `y` [M, rows], both
- * f32. Transposed, `y = x * w + beta * y`: `x` [M, rows], `y` [M, columns].
+ * `y = x * w^T + beta * y` with `w` [rows, columns] dequantised to f32 on the way: `x` [M, columns], `y` [M, rows], of
+ * one dtype. Transposed, `y = x * w + beta * y`: `x` [M, rows], `y` [M, columns].
  * @throws {OpError} `E_OP`: the shapes or dtypes do not fit.
  */
 export function nf4Gemm(x: Tensor, weight: Nf4Weight, y: Tensor, options: Nf4GemmOptions = {}): void {
   const { transposed = false, beta = 0 } = options
   const [rows, columns] = weight.shape
   match('nf4Gemm', {
-    x: [x, `M ${transposed ? rows : columns}`, 'f32'],
-    y: [y, `M ${transposed ? columns : rows}`, 'f32'],
+    x: [x, `M ${transposed ? rows : columns}`, 'float'],
+    y: [y, `M ${transposed ? columns : rows}`, x.dtype],
     ...parts('nf4Gemm', weight),
   })
   const { packed, absmax, nestedAbsmax, nestedOffset } = weight

@@ -30,7 +30,7 @@ export function trainAdapter(
   const { microBatchSize, weightDecay, maxGradNorm } = train
   const { sequenceLength } = data
   const parameters = addAdapter(model, lora, seed)
-  const arena = new Arena(model.device.kind, plan.bytes.activations)
+  const arena = new Arena(model.device, plan.bytes.activations)
   const trainer = {
     model,
     parameters,
