@@ -6,6 +6,9 @@ export function table(rows: readonly (readonly [string, string])[]): string {
   return rows.map(([label, value]) => `${label.padEnd(width)}  ${value}`.trimEnd()).join('\n')
 }
 
+/** Tells people something that is no result. */
+export const notice = (message: string): boolean => process.stderr.write(`${message}\n`)
+
 export function printJson(value: unknown): void {
   process.stdout.write(`${JSON.stringify(value)}\n`)
 }
@@ -15,7 +18,7 @@ export function printError(error: unknown, json: boolean): void {
   const isExpected = error instanceof LoramError
   const stack = error instanceof Error ? (error.stack ?? error.message) : String(error)
   const hint = isExpected ? '' : '\nThis is a bug in loram; LORAM_DEBUG=1 shows where.'
-  process.stderr.write(`loram: ${process.env.LORAM_DEBUG ? stack : messageOf(error) + hint}\n`)
+  notice(`loram: ${process.env.LORAM_DEBUG ? stack : messageOf(error) + hint}`)
   if (json) printJson({ error: plain(error) })
 }
 

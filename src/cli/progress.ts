@@ -26,23 +26,22 @@ export class ProgressDisplay {
 
   event(event: RunEvent): void {
     // Checkpoints come every few steps and interest only who resumes
-    if (event.type === 'notice') this.line(event.message)
-    else if (event.type === 'plan') this.line(describePlan(event.plan))
+    if (event.type === 'notice') this.notice(event.message)
+    else if (event.type === 'plan') this.notice(describePlan(event.plan))
     else if (event.type === 'stage') this.stage(event.stage, event.status)
     else if (event.type === 'step') this.step(event)
-    else if (event.type === 'evaluation') this.line(describeEvaluation(event))
+    else if (event.type === 'evaluation') this.notice(describeEvaluation(event))
   }
 
-  /** Leaves the terminal as it was. */
+  /** Takes the bar away. */
   done(): void {
     this.bar?.stop()
     this.bar = undefined
   }
 
   private stage(stage: Stage, status: 'started' | 'finished' | 'reused'): void {
-    this.done()
     const seconds = (performance.now() - this.stageBegan) / 1000
-    this.line(status === 'finished' ? `${stage}: finished in ${duration(seconds)}` : `${stage}: ${status}`)
+    this.notice(status === 'finished' ? `${stage}: finished in ${duration(seconds)}` : `${stage}: ${status}`)
     this.stageBegan = performance.now()
     this.firstStep = undefined
     this.lastLine = Number.NEGATIVE_INFINITY
@@ -52,14 +51,14 @@ export class ProgressDisplay {
     this.firstStep ??= event.step
     const text = describeStep(event, this.secondsLeft(event, this.firstStep))
     if (this.isTerminal) {
-      this.bar ??= this.startBar(event)
-      this.bar.update(event.step, { text })
+      if (this.bar) this.bar.update(event.step, { text })
+      else this.bar = this.startBar(event, text)
       return
     }
     const now = performance.now()
     if (now - this.lastLine < plainIntervalMilliseconds && event.step < event.totalSteps) return
     this.lastLine = now
-    this.line(`${event.stage} ${event.step}/${event.totalSteps}  ${text}`)
+    this.notice(`${event.stage} ${event.step}/${event.totalSteps}  ${text}`)
   }
 
   private secondsLeft({ step, totalSteps }: StepEvent, firstStep: number): number {
@@ -67,15 +66,15 @@ export class ProgressDisplay {
     return secondsPerStep * (totalSteps - step)
   }
 
-  private startBar({ stage, step, totalSteps }: StepEvent): SingleBar {
+  private startBar({ stage, step, totalSteps }: StepEvent, text: string): SingleBar {
     const bar = new SingleBar({
       stream: this.stream,
       format: `${stage} {bar} {value}/{total}  {text}`,
       barsize: Math.max(5, Math.min(this.stream.columns, lineWidth) - 75),
-      forceRedraw: true, // lines that are written between overwrite it
+      clearOnComplete: true,
       linewrap: true, // otherwise a killed process leaves the terminal without
     })
-    bar.start(totalSteps, step, { text: '' })
+    bar.start(totalSteps, step, { text })
     return bar
   }
 
@@ -83,9 +82,10 @@ export class ProgressDisplay {
     return this.stream.isTTY && !process.env.CI
   }
 
-  private line(text: string): void {
-    const clear = this.bar ? '\r\x1b[K' : ''
-    this.stream.write(`${clear}${new Help().boxWrap(text, lineWidth)}\n`)
+  /** Writes a line for people. The bar, if there is one, starts anew below the line with the next step. */
+  notice(text: string): void {
+    this.done()
+    this.stream.write(`${new Help().boxWrap(text, lineWidth)}\n`)
   }
 }
 

@@ -70,7 +70,8 @@ function remedyFor(
   if (remedy !== undefined) return { remedy }
   if (value === null) return { remedy: 'leave the key out, or write {} after it for the defaults' }
   if (!field) {
-    const elsewhere = fields.find((known) => known.path.endsWith(`.${path.split('.').at(-1)}`))
+    const namesakes = fields.filter((known) => known.path.endsWith(`.${path.split('.').at(-1)}`))
+    const elsewhere = namesakes.find(({ section }) => !section) ?? namesakes[0]
     return elsewhere ? { remedy: `did you mean ${elsewhere.path}?` } : {}
   }
   if (typeof value !== 'string') return {}

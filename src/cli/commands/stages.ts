@@ -26,8 +26,9 @@ export const align = command({
   options: alignCommandOptions,
   async run(options): Promise<Written> {
     const progress = new ProgressDisplay()
+    const signal = abortOnSignal((message) => progress.notice(message))
     try {
-      await api.align({ ...options, signal: abortOnSignal(), onEvent: (event) => progress.event(event) })
+      await api.align({ ...options, signal, onEvent: (event) => progress.event(event) })
     } finally {
       progress.done()
     }

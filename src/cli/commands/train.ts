@@ -11,8 +11,9 @@ export const train = command({
   options: trainLoRAMOptions,
   takesConfigFile: true,
   async run(options, json) {
-    const run = trainLoRAM({ ...options, signal: abortOnSignal() })
     const progress = new ProgressDisplay()
+    const signal = abortOnSignal((message) => progress.notice(message))
+    const run = trainLoRAM({ ...options, signal })
     try {
       for await (const event of run) {
         progress.event(event)
