@@ -120,6 +120,7 @@ export const trainLoRAMOptions = z.strictObject({
     .describe('budget in bytes or as "12 GiB": takes full recompute if that is needed to fit, or refuses')
     .meta({ examples: ['12 GiB'] }),
   resume: z.boolean().default(false).describe('go on from the last checkpoint in output'),
+  forceResume: z.boolean().default(false).describe('resume although options, data or version are not those of the run'),
   device,
   seed,
 })
