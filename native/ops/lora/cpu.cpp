@@ -36,7 +36,7 @@ struct Dropped {
   const float* data;
   int64_t stride;
 
-  operator GemmLeft() const { return {data, stride}; }
+  operator FloatMatrix() const { return {data, stride}; }
   operator GemmRight() const { return {data, stride}; }
 };
 
@@ -94,7 +94,7 @@ void cpu(const LoraForward& op) {
   const GemmRight a{op.a.as<const float>(), K, true}, b{op.b.as<const float>(), r, true};
   parallelBlocks(T, blockRows, [&](int64_t row, int64_t rows) {
     const auto scratch = floats(op.dropout == 0 ? 0 : rows * K);
-    const GemmLeft x = drop(op, row, rows, 0, K, scratch.get());
+    const FloatMatrix x = drop(op, row, rows, 0, K, scratch.get());
     float* u = op.u.as<float>() + row * r;
     gemm({rows, r, K, x, a, {u, r}});
     gemm({rows, N, r, {u, r}, b, {op.y.as<float>() + row * N, N}, op.scale, 1});
