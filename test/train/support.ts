@@ -9,7 +9,7 @@ import { AdamW, adamWDefaults } from '../../src/train/adamW.ts'
 import type { ParameterSet } from '../../src/train/parameters.ts'
 import { accumulate, type Trainer } from '../../src/train/step.ts'
 import { testArena } from '../model/support.ts'
-import { expectWithin, toArray, unitRoundoff } from '../ops/support.ts'
+import { expectWithin, generator, toArray, unitRoundoff } from '../ops/support.ts'
 
 export function batchOf(...microBatches: MicroBatch[]): Batch {
   const targetCount = microBatches.reduce((sum, { targets }) => sum + countTargets(targets), 0)
@@ -57,7 +57,10 @@ export function backward(
   return loss.item()
 }
 
-/** Fails unless the loss changes, along the gradient of each parameter, as fast as that gradient is long. */
+/**
+ * Fails unless the loss changes as the gradient of each parameter says, by central differences along one random direction:
+ * along the gradient itself a part of it that is missing, at right angles to the rest, would not show.
+ */
 export function expectSlopes(trainer: Trainer, batch: Batch, dropout?: Dropout): void {
   const { parameters } = trainer
   const lossNow = () => backward(trainer, batch, dropout && { dropout })
@@ -67,10 +70,11 @@ export function expectSlopes(trainer: Trainer, batch: Batch, dropout?: Dropout):
   // A mean over targets, each term in fp32
   const rounding = batch.targetCount * unitRoundoff.f32 * loss
   for (const { value, gradient } of gradients) {
-    const slope = Math.hypot(...gradient)
+    const direction = unitVector(gradient.length)
+    const slope = gradient.reduce((sum, g, i) => sum + g * direction[i]!, 0)
     const start = toArray(value)
     const lossAt = (distance: number) => {
-      value.write(Float32Array.from(start, (x, i) => x + (distance * gradient[i]!) / slope))
+      value.write(Float32Array.from(start, (x, i) => x + distance * direction[i]!))
       return lossNow()
     }
     const difference = (h: number) => (lossAt(h) - lossAt(-h)) / (2 * h)
@@ -80,6 +84,12 @@ export function expectSlopes(trainer: Trainer, batch: Batch, dropout?: Dropout):
     // The truncation is of order h^2, so that of `near` is a third of what `far` has more.
     expectWithin([near], [slope], () => Math.abs(far - near) + rounding / h)
   }
+}
+
+function unitVector(size: number): number[] {
+  const vector = Array.from({ length: size }, generator(1))
+  const length = Math.hypot(...vector)
+  return vector.map((x) => x / length)
 }
 
 /** PEFT's name of a parameter, which is `<module>.lora_A` or `<module>.lora_B` here. */
