@@ -18,15 +18,16 @@ const paths = z.union([path, z.array(path).nonempty()])
 export const recordFormats = ['auto', 'text', 'prompt-completion', 'alpaca', 'messages'] as const
 
 const device = z.enum(deviceNames).default('auto').describe('where to compute; auto takes a usable GPU, else the CPU')
+const fill = z.enum(fills).default('zero').describe('what rows and columns that were cut are filled with')
 const seed = index.default(42).describe('of everything random')
 
 const schedule = {
-  learningRate: z.number().positive(),
+  learningRate: z.number().positive().describe('the highest, after warm-up'),
   schedule: z.enum(schedules).default('cosine').describe('how the learning rate falls after warm-up'),
   warmupSteps: index.default(0).describe('steps in which the learning rate rises from 0'),
   batchSize: count.describe('examples of a step'),
   microBatchSize: count.default(4).describe('examples in the model at once; memory grows with it'),
-  weightDecay: z.number().min(0).default(0),
+  weightDecay: z.number().min(0).default(0).describe('of AdamW'),
   maxGradNorm: z.number().min(0).default(1).describe('clips the norm of all gradients together; 0 does not'),
   recompute: z
     .enum(recomputes)
@@ -35,13 +36,18 @@ const schedule = {
 }
 
 export const dataOptions = z.strictObject({
-  train: paths.describe('JSONL, JSON or text: a file, a folder, a pattern such as data/*.jsonl, or a list of them'),
-  eval: paths.optional().describe('held-out data, evaluated during training; the best adapter is kept'),
+  train: paths
+    .describe('JSONL, JSON or text: a file, a folder, a pattern such as data/*.jsonl, or a list of them')
+    .meta({ examples: ['train.jsonl'] }),
+  eval: paths
+    .optional()
+    .describe('held-out data, evaluated during training; the best adapter is kept')
+    .meta({ examples: ['eval.jsonl'] }),
   format: z.enum(recordFormats).default('auto').describe('of the records; auto tells by their keys'),
   sequenceLength: count.default(512).describe('tokens of an example; longer ones lose their end'),
   trainOn: z.enum(['answers', 'last-answer', 'all']).default('answers').describe('what is learnt'),
   packing: z.boolean().default(false).describe('several examples in a row of sequenceLength tokens'),
-  onBadLine: z.enum(['fail', 'skip']).default('fail'),
+  onBadLine: z.enum(['fail', 'skip']).default('fail').describe('what a line that is no record does'),
 })
 
 export const pruneOptions = z.strictObject({
@@ -64,27 +70,28 @@ export const pruneOptions = z.strictObject({
 
 export const alignOptions = z.strictObject({
   ...schedule,
-  data: paths.describe('running text: .txt, or JSONL with "text"'),
-  steps: count.describe('optimizer steps'),
+  data: paths.describe('running text: .txt, or JSONL with "text"').meta({ examples: ['corpus.txt'] }),
+  steps: count.describe('optimizer steps').meta({ examples: [400] }),
   learningRate: schedule.learningRate.default(5e-5),
   batchSize: schedule.batchSize.default(128),
-  sequenceLength: count.default(512),
+  sequenceLength: count.default(512).describe('tokens of an example'),
 })
 
 export const loraOptions = z.strictObject({
-  rank: count.default(loraDefaults.rank),
+  rank: count.default(loraDefaults.rank).describe('inner dimension of the pairs A and B'),
   alpha: z.number().positive().default(loraDefaults.alpha).describe('the update is scaled by alpha / rank'),
   dropout: fraction.default(loraDefaults.dropout).describe('part of the adapter input that training drops'),
   useRslora: z.boolean().default(loraDefaults.useRslora).describe('scale by alpha / sqrt(rank)'),
   targets: z
     .array(z.enum(targetModules))
     .nonempty()
-    .default([...loraDefaults.targets]),
+    .default([...loraDefaults.targets])
+    .describe('modules that get a pair'),
 })
 
 export const scheduleOptions = z.strictObject({
   ...schedule,
-  epochs: z.number().positive().default(1),
+  epochs: z.number().positive().default(1).describe('times through the data; parts are allowed'),
   maxSteps: count.optional().describe('stops earlier than epochs say'),
   learningRate: schedule.learningRate.default(1e-4),
   batchSize: schedule.batchSize.default(128),
@@ -96,20 +103,24 @@ export const scheduleOptions = z.strictObject({
 
 /** Everything `trainLoRAM` takes, and what a configuration file holds. */
 export const trainLoRAMOptions = z.strictObject({
-  model: path.describe('a Hugging Face folder with safetensors, original or pruned by loram'),
+  model: path
+    .describe('a Hugging Face folder with safetensors, original or pruned by loram')
+    .meta({ examples: ['./model'] }),
   data: dataOptions,
   prune: pruneOptions.optional().describe('leave it out to train on the model as it is'),
   align: alignOptions.optional().describe('continual pre-training of the pruned model'),
   quantize: z.enum(quantizations).default('nf4').describe('how the frozen base is held while LoRA trains'),
   lora: loraOptions.prefault({}),
   train: scheduleOptions.prefault({}),
-  recover: z.strictObject({ fill: z.enum(fills).default('zero') }).prefault({}),
-  output: path.describe('folder for the adapter and everything on the way to it'),
+  recover: z.strictObject({ fill }).prefault({}),
+  output: path.describe('folder for the adapter and everything on the way to it').meta({ examples: ['./adapter'] }),
   memory: z
     .union([z.string(), count])
     .optional()
-    .describe('budget in bytes or as "12 GiB": takes full recompute if that is needed to fit, or refuses'),
+    .describe('budget in bytes or as "12 GiB": takes full recompute if that is needed to fit, or refuses')
+    .meta({ examples: ['12 GiB'] }),
   resume: z.boolean().default(false).describe('go on from the last checkpoint in output'),
+  forceResume: z.boolean().default(false).describe('resume although options, data or version are not those of the run'),
   device,
   seed,
 })
@@ -136,37 +147,37 @@ export const recoverCommandOptions = z.strictObject({
   adapter: path.describe('a PEFT folder, trained on a pruned model'),
   pruning: path.describe('pruning.json of that model, or its folder'),
   output: path.describe('folder for the recovered adapter'),
-  fill: z.enum(fills).default('zero').describe('what rows and columns that were cut are filled with'),
+  fill,
 })
 
 export const mergeCommandOptions = z.strictObject({
-  model: path,
+  model: path.describe('a Hugging Face folder with safetensors'),
   adapter: path.describe('a PEFT folder for this model'),
   output: path.describe('new folder for the merged model'),
 })
 
 /** Which model to compute with. */
 export const inferenceOptions = z.strictObject({
-  model: path,
+  model: path.describe('a Hugging Face folder with safetensors'),
   adapter: path.optional().describe('a PEFT folder for this model, used unmerged'),
   quantize: z.enum(quantizations).default('none').describe('how the weights are held'),
   device,
 })
 
 export const evaluateOptions = z.strictObject({
-  data: paths,
+  data: paths.describe('JSONL, JSON or text: a file, a folder, a pattern, or a list of them'),
   format: z.enum(recordFormats).default('auto').describe('text is evaluated as running text'),
-  sequenceLength: count.default(512),
-  microBatchSize: count.default(4),
+  sequenceLength: count.default(512).describe('tokens of an example or of a piece of running text'),
+  microBatchSize: count.default(4).describe('examples in the model at once'),
   limit: count.optional().describe('evaluates only the first sequences or examples'),
 })
 
 export const evaluateCommandOptions = inferenceOptions.extend(evaluateOptions.shape)
 
 export const generateOptions = z.strictObject({
-  prompt: z.string(),
+  prompt: z.string().describe('text to go on from'),
   chat: z.boolean().default(false).describe("takes the prompt as a user's message, in the model's chat template"),
-  maxNewTokens: count.default(128),
+  maxNewTokens: count.default(128).describe('at most so many; an end-of-sequence token ends earlier'),
   temperature: z.number().min(0).default(0).describe('0 takes the most likely token'),
   topK: index.default(0).describe('only the k most likely tokens; 0: all'),
   topP: z.number().gt(0).max(1).default(1).describe('only the most likely tokens that together reach this probability'),
@@ -178,13 +189,18 @@ export const generateCommandOptions = inferenceOptions.extend(generateOptions.sh
 
 export const planCommandOptions = z.strictObject({
   model: path.describe('a folder with config.json; weights are not read'),
-  prune: z.strictObject({ ratio: fraction, layers: pruneOptions.shape.layers }).optional(),
-  quantize: z.enum(quantizations).default('nf4'),
+  prune: z
+    .strictObject({
+      ratio: fraction.describe(pruneOptions.shape.ratio.description!),
+      layers: pruneOptions.shape.layers,
+    })
+    .optional(),
+  quantize: z.enum(quantizations).default('nf4').describe('how the frozen base is held'),
   lora: loraOptions.prefault({}),
-  microBatchSize: count.default(4),
-  sequenceLength: count.default(512),
-  recompute: z.enum(recomputes).default('none'),
-  memory: z.union([z.string(), count]).optional().describe('budget in bytes or as "12 GiB"'),
+  microBatchSize: count.default(4).describe('examples in the model at once'),
+  sequenceLength: count.default(512).describe('tokens of an example'),
+  recompute: schedule.recompute,
+  memory: z.union([z.string(), count]).optional().describe('budget in bytes or as "12 GiB"; refuses what needs more'),
 })
 
 export type PruneOptions = z.input<typeof pruneCommandOptions>

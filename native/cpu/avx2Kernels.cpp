@@ -13,6 +13,7 @@ namespace {
 
 struct Simd {
   using Vec = __m256;
+  typedef uint64_t Wide __attribute__((vector_size(32)));
   static constexpr int lanes = 8, tileRows = 6;
 
   static __m256i first(int n) {
@@ -45,6 +46,10 @@ struct Simd {
     const Vec low = _mm256_permutevar8x32_ps(load(nf4CodeBook.values), codes);
     const Vec high = _mm256_permutevar8x32_ps(load(nf4CodeBook.values + 8), codes);
     return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28)));
+  }
+
+  static Wide multiplyLow(Wide a, uint32_t b) {
+    return reinterpret_cast<Wide>(_mm256_mul_epu32(reinterpret_cast<__m256i>(a), _mm256_set1_epi64x(b)));
   }
 
   static void transpose(Vec (&x)[8]) {

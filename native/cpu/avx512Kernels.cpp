@@ -16,6 +16,7 @@ namespace {
 
 struct Simd {
   using Vec = __m512;
+  typedef uint64_t Wide __attribute__((vector_size(64)));
   static constexpr int lanes = 16, tileRows = 14;
 
   static __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1); }
@@ -40,6 +41,10 @@ struct Simd {
     const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
     const __m512i codes = _mm512_srlv_epi32(_mm512_permutexvar_epi32(half, _mm512_castsi128_si512(bytes)), shift);
     return _mm512_permutexvar_ps(codes, load(nf4CodeBook.values));
+  }
+
+  static Wide multiplyLow(Wide a, uint32_t b) {
+    return reinterpret_cast<Wide>(_mm512_mul_epu32(reinterpret_cast<__m512i>(a), _mm512_set1_epi64(b)));
   }
 
   static void transpose(Vec (&x)[16]) {

@@ -188,7 +188,7 @@ void dotColumns(const GemmProblem& p, int64_t column) {
 
 }  // namespace
 
-GemmLeft GemmRight::read(int64_t row, int64_t rows, int64_t column, int64_t columns, float* scratch) const {
+FloatMatrix GemmRight::read(int64_t row, int64_t rows, int64_t column, int64_t columns, float* scratch) const {
   const int64_t first = row * stride + column;
   if (const auto* floats = std::get_if<const float*>(&data)) return {*floats + first, stride};
   for (int64_t i = 0; i < rows; i++) {

@@ -8,7 +8,7 @@
 namespace loram {
 
 // Operands as they lie in memory: row-major, rows `stride` values apart. `transposed`: the operand is the transpose.
-struct GemmLeft {
+struct FloatMatrix {
   const float* data;
   int64_t stride;
   bool transposed = false;
@@ -20,7 +20,7 @@ struct GemmRight {
   bool transposed = false;
 
   // The block of `rows` x `columns` at (row, column): in place if floats are there, else widened into `scratch`.
-  GemmLeft read(int64_t row, int64_t rows, int64_t column, int64_t columns, float* scratch) const;
+  FloatMatrix read(int64_t row, int64_t rows, int64_t column, int64_t columns, float* scratch) const;
 };
 
 struct GemmOutput {
@@ -32,10 +32,10 @@ struct GemmOutput {
 //
 // An element of c is the sum over k in one order that depends on k and on the path alone: fused multiply-adds over
 // blocks of k, each block added to c. So the result does not depend on the number of threads or on where a row stands.
-// With few rows and b transposed (decoding) a path that does not pack b sums in another order.
+// With at most eight rows and b transposed (decoding) a path that does not pack b sums in another order.
 struct GemmProblem {
   int64_t m, n, k;
-  GemmLeft a;
+  FloatMatrix a;
   GemmRight b;
   GemmOutput c;
   float alpha = 1, beta = 0;

@@ -9,6 +9,7 @@ namespace {
 // Four lanes in the compiler's own vector type: any processor. A product is rounded before it is added.
 struct Simd {
   typedef float Vec __attribute__((vector_size(16)));
+  typedef uint64_t Wide __attribute__((vector_size(16)));
   static constexpr int lanes = 4, tileRows = 5;
 
   static Vec broadcast(float x) { return Vec{x, x, x, x}; }
@@ -27,6 +28,7 @@ struct Simd {
   static Vec loadNf4(const uint8_t* p) {
     return Vec{nf4CodeBook[p[0] >> 4], nf4CodeBook[p[0] & 15], nf4CodeBook[p[1] >> 4], nf4CodeBook[p[1] & 15]};
   }
+  static Wide multiplyLow(Wide a, uint32_t b) { return (a & 0xffffffff) * uint64_t{b}; }
   static void transpose(Vec (&x)[4]) {
     const Vec t[4] = {x[0], x[1], x[2], x[3]};
     for (int j = 0; j < 4; j++) x[j] = Vec{t[0][j], t[1][j], t[2][j], t[3][j]};

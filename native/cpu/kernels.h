@@ -32,6 +32,10 @@ struct Kernels {
   void (*dotBf16)(const Bf16* const* w, const float* x, int64_t stride, int m, int64_t k, float* sums);
   void (*dotNf4)(const Nf4Blocks* w, const float* x, int64_t stride, int m, int64_t k, float* sums);
 
+  // mask[i] = keep where element i has word >> 8 >= threshold, else 0, for 64 elements: four for each of the 16 counters
+  // philox(seed, stream, first ...).
+  void (*dropoutMask)(uint64_t seed, uint64_t stream, uint64_t first, uint32_t threshold, float keep, float* mask);
+
   void (*widenBf16)(const Bf16* source, int64_t count, float* target);
 
   // target[i] = nf4CodeBook[code i] * scale; the first code is in the high nibble of packed[0].

@@ -35,8 +35,7 @@ namespace loram::simd {
   return p * low * high;
 }
 
-// Sum over j < n of term(j) in double, in eight lanes, so that the order of additions is the same at every vector
-// width.
+// Sum over j < n of term(j) in double. Eight lanes fix the order of additions whatever the width of vectors.
 template <class Term>
 [[gnu::always_inline]] inline double sum(int64_t n, Term term) {
   constexpr int width = 8;

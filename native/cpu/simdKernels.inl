@@ -131,6 +131,40 @@ void dot(const Row* w, const float* x, int64_t stride, int m, int64_t k, float* 
   choice[m - 1](w, x, stride, k, sums);
 }
 
+// Philox4x32-10 as in core/philox.h, a counter in every 64-bit lane; of a word's lane only the lower half counts.
+void dropoutMask(uint64_t seed, uint64_t stream, uint64_t first, uint32_t threshold, float keep, float* mask) {
+  constexpr int counters = 16, wideLanes = lanes / 2;
+  using Wide = Simd::Wide;
+  uint64_t even[counters], odd[counters], words[2 * counters];
+  for (int c = 0; c < counters; c += wideLanes) {
+    Wide c0;
+    for (int l = 0; l < wideLanes; l++) c0[l] = first + c + l;
+    Wide c1 = c0 >> 32, c2 = Wide{} + stream, c3 = c2 >> 32;
+    uint64_t k0 = seed, k1 = seed >> 32;
+#pragma GCC unroll 10
+    for (int round = 0; round < 10; round++) {
+      const Wide p0 = Simd::multiplyLow(c0, 0xD2511F53), p1 = Simd::multiplyLow(c2, 0xCD9E8D57);
+      c0 = p1 >> 32 ^ c1 ^ k0;
+      c2 = p0 >> 32 ^ c3 ^ k1;
+      c1 = p1;
+      c3 = p0;
+      k0 += 0x9E3779B9;
+      k1 += 0xBB67AE85;
+    }
+    c0 = (c0 & 0xffffffff) | c1 << 32;
+    c2 = (c2 & 0xffffffff) | c3 << 32;
+    __builtin_memcpy(even + c, &c0, sizeof c0);
+    __builtin_memcpy(odd + c, &c2, sizeof c2);
+  }
+  for (int c = 0; c < counters; c++) {
+    words[2 * c] = even[c];
+    words[2 * c + 1] = odd[c];
+  }
+  uint32_t word[4 * counters];
+  __builtin_memcpy(word, words, sizeof word);
+  for (int i = 0; i < 4 * counters; i++) mask[i] = word[i] >> 8 >= threshold ? keep : 0.0f;
+}
+
 void widenBf16(const Bf16* source, int64_t count, float* target) {
   int64_t i = 0;
   for (; i + lanes <= count; i += lanes) Simd::store(target + i, Simd::loadBf16(source + i));
@@ -146,4 +180,4 @@ void decodeNf4(const uint8_t* packed, int64_t count, float scale, float* target)
   for (; i < count; i++) target[i] = nf4CodeBook[i % 2 ? packed[i / 2] & 15 : packed[i / 2] >> 4] * scale;
 }
 
-constexpr Kernels table = {tileRows, tileColumns, tile, transpose, copy, dot, dot, dot, widenBf16, decodeNf4};
+constexpr Kernels table = {tileRows, tileColumns, tile, transpose, copy, dot, dot, dot, dropoutMask, widenBf16, decodeNf4};

@@ -50,6 +50,10 @@ function isExpression(text: string): boolean {
   }
 }
 
+/** Metadata of adapter_model.safetensors that says which weights an adapter belongs to; other programs ignore it. */
+const baseKey = 'loram.base'
+const pruningKey = 'loram.pruning'
+
 /** Initialisations that leave the base model's weights as they were. */
 const plainInitialisations = ['gaussian', 'eva', 'orthogonal']
 
@@ -70,7 +74,12 @@ export function readAdapter(dir: string): Adapter {
   } finally {
     source.close()
   }
-  return unify(modules, config, file)
+  const { [baseKey]: base, [pruningKey]: pruning } = source.metadata
+  return {
+    ...unify(modules, config, file),
+    ...(base !== undefined && { base }),
+    ...(pruning !== undefined && { pruning }),
+  }
 }
 
 /**
@@ -86,7 +95,11 @@ export function writeAdapter(dir: string, adapter: Adapter, extra: Readonly<Reco
   }
   const entries = [...matrices].map(([name, { shape }]): TensorEntry => ({ name, dtype: 'f32', shape }))
   buildFolder(dir, (folder) => {
-    writeSafetensors(path.join(folder, weightsName), entries, (name) => bytesOfMatrix(matrices.get(name)!))
+    writeSafetensors(path.join(folder, weightsName), entries, (name) => bytesOfMatrix(matrices.get(name)!), {
+      format: 'pt',
+      ...(adapter.base !== undefined && { [baseKey]: adapter.base }),
+      ...(adapter.pruning !== undefined && { [pruningKey]: adapter.pruning }),
+    })
     writeFileAtomic(path.join(folder, configName), formatJson(configOf(adapter)))
     for (const [name, text] of Object.entries(extra)) writeFileAtomic(path.join(folder, name), text)
   })

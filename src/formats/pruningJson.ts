@@ -204,3 +204,8 @@ function fromDisk({ format_version, source, kept, ...head }: OnDisk): PruningPla
     kept: kept.map(({ layer, channels, kv_heads }) => ({ layer, channels, kvHeads: kv_heads })),
   }
 }
+
+/** Tells plans apart: adapters carry it, so that recovery takes the right one. */
+export function planDigest(plan: PruningPlan): string {
+  return `sha256:${createHash('sha256').update(formatPruning(plan)).digest('hex')}`
+}

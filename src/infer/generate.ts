@@ -78,24 +78,27 @@ export function* generateText(
   prompt: readonly number[],
   options: GenerateOptions,
 ): Generator<string, { tokenIds: number[] }> {
-  const decoder = streamDecoder(tokenizer)
   const tokenIds: number[] = []
   let pending = ''
-  for (const id of generateTokens(model, prompt, options)) {
-    tokenIds.push(id)
-    pending += decoder.push(id)
+  for (const text of decoded()) {
+    pending += text
     const end = firstOf(pending, options.stop)
-    if (end >= 0) {
-      yield pending.slice(0, end)
-      return { tokenIds }
-    }
-    const safe = pending.length - heldBack(pending, options.stop)
+    const safe = end >= 0 ? end : pending.length - heldBack(pending, options.stop)
     if (safe > 0) yield pending.slice(0, safe)
+    if (end >= 0) return { tokenIds }
     pending = pending.slice(safe)
   }
-  pending += decoder.end()
   if (pending) yield pending
   return { tokenIds }
+
+  function* decoded() {
+    const decoder = streamDecoder(tokenizer)
+    for (const id of generateTokens(model, prompt, options)) {
+      tokenIds.push(id)
+      yield decoder.push(id)
+    }
+    yield decoder.end()
+  }
 }
 
 /** Where the first stop text begins, or -1. */

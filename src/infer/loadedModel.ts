@@ -2,7 +2,7 @@ import type { z } from 'zod'
 import { corpusExamples, loadExamples } from '../data/index.ts'
 import { AbortError, ConfigError } from '../errors.ts'
 import { readAdapter } from '../formats/peft.ts'
-import { attachAdapter } from '../lora/attach.ts'
+import { attachAdapter, requireBase } from '../lora/attach.ts'
 import type { Model } from '../model/model.ts'
 import { openModelFolder, readModel } from '../model/open.ts'
 import type { evaluateOptions, generateOptions, inferenceOptions } from '../options.ts'
@@ -30,6 +30,7 @@ export function loadModelFolder({
   const source = openModelFolder(dir)
   const tokenizer = loadTokenizer(dir)
   const trained = adapter === undefined ? undefined : readAdapter(adapter)
+  if (trained) requireBase(trained, source.checkpoint)
   const model = readModel(source, openDevice(device), quantize)
   if (trained) attachAdapter(model, trained)
   return { model, tokenizer }

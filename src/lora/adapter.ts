@@ -22,6 +22,10 @@ export interface Adapter {
   dropout: number
   /** Name or folder of the model it belongs to; for messages only. */
   baseModel?: string
+  /** `fingerprint` of the model it was trained for, where loram trained it. */
+  base?: string
+  /** `planDigest` of the plan of that model, where it is a pruned one. */
+  pruning?: string
   /** By the module's path in the model, such as `model.layers.3.self_attn.q_proj`; in the order of the layers. */
   modules: Map<string, AdapterModule>
 }

@@ -1,4 +1,5 @@
 import { AdapterError } from '../errors.ts'
+import { type Checkpoint, fingerprint } from '../formats/huggingFace.ts'
 import { linears, type Model } from '../model/model.ts'
 import { fillUniform } from '../native/random.ts'
 import { tensorFrom } from '../tensor/tensor.ts'
@@ -94,6 +95,23 @@ export function attachAdapter(model: Model, adapter: Adapter): void {
       index,
     }
   }
+}
+
+/**
+ * Refuses an adapter that says it was trained for other weights than those of `checkpoint`.
+ * @throws {AdapterError} `E_ADAPTER_BASE`
+ */
+export function requireBase(adapter: Adapter, checkpoint: Checkpoint): void {
+  const found = fingerprint(checkpoint)
+  if (adapter.base === undefined || adapter.base === found) return
+  throw new AdapterError('E_ADAPTER_BASE', 'the adapter was trained for other weights', {
+    file: checkpoint.dir,
+    expected: `${adapter.baseModel ?? 'the model'}, ${adapter.base}`,
+    found,
+    remedy: adapter.pruning
+      ? 'it was trained on a pruned model: bring it to the original dimensions with `loram recover`'
+      : 'load the model that the adapter was trained for',
+  })
 }
 
 /** The error for an adapter module that the model has not, or has with another shape [out, in]. */

@@ -7,7 +7,7 @@ import { gemm } from '../native/gemm.ts'
 import { cpu } from '../tensor/device.ts'
 import { type Tensor, tensorFrom } from '../tensor/tensor.ts'
 import { type Adapter, type AdapterModule, scaleOf } from './adapter.ts'
-import { foreignAdapter } from './attach.ts'
+import { foreignAdapter, requireBase } from './attach.ts'
 
 /** `weight + scale * B A`, added in f32 and rounded once to the weight's dtype. */
 export function mergeWeight(weight: Tensor, { a, b }: AdapterModule, scale: number): Tensor {
@@ -29,6 +29,7 @@ export function writeMerged(checkpoint: Checkpoint, adapter: Adapter, dir: strin
       remedy: 'use the adapter unmerged',
     })
   }
+  requireBase(adapter, checkpoint)
   for (const [name, { a, b }] of adapter.modules) {
     const shape = checkpoint.tensors.get(`${name}.weight`)?.shape
     const found = [b.shape[0], a.shape[1]]

@@ -1,5 +1,5 @@
-import { PlanError } from '../errors.ts'
-import type { KeptLayer, PruningPlan } from '../formats/pruningJson.ts'
+import { type ErrorDetails, PlanError } from '../errors.ts'
+import { type KeptLayer, type PruningPlan, planDigest } from '../formats/pruningJson.ts'
 import { type Projection, parseModule, projectionNames } from '../model/model.ts'
 import { scatterColumns, scatterRows } from '../native/gather.ts'
 import { fillNormal } from '../native/random.ts'
@@ -23,18 +23,28 @@ const normalDeviation = 1 / 8
  * @param adapter is not changed
  * @param plan `pruning.json` of the model it was trained on
  * @param fill `normal` draws the cut columns of A for o and down from N(0, 1/64), the reference's other option
- * @throws {PlanError} `E_PLAN`: the adapter does not have the widths that the plan keeps
+ * @throws {PlanError} `E_PLAN`: the adapter was trained on a model of another plan, or has other widths than it keeps
  * @see Zhang et al. 2025, arXiv 2502.13533, "Recovered Low-Rank Matrix Generation"
  */
 export function recoverAdapter(adapter: Adapter, plan: PruningPlan, fill: Fill = 'zero'): Adapter {
+  if (adapter.pruning !== undefined && adapter.pruning !== planDigest(plan)) {
+    throw foreignPlan({ expected: `the plan ${adapter.pruning}`, found: planDigest(plan) })
+  }
   const keptLayers = new Map(plan.kept.map((kept) => [kept.layer, kept]))
   const modules = Array.from(adapter.modules, ([name, module]): [string, AdapterModule] => {
     const place = parseModule(name)
     const kept = place && keptLayers.get(place.layer)
     return [name, kept ? recoverModule(name, module, place.projection, kept, plan, fill) : module]
   })
-  return { ...adapter, baseModel: plan.source.name, modules: new Map(modules) }
+  const { pruning: _trainedOn, ...rest } = adapter
+  return { ...rest, base: plan.source.fingerprint, baseModel: plan.source.name, modules: new Map(modules) }
 }
+
+const foreignPlan = (details: ErrorDetails) =>
+  new PlanError('E_PLAN', 'the adapter was trained on another pruned model', {
+    ...details,
+    remedy: 'pass the pruning.json beside the model that the adapter was trained on',
+  })
 
 function recoverModule(
   name: string,
@@ -48,11 +58,10 @@ function recoverModule(
   const width = originalWidths(plan.source)[projection]
   const found = side === 'out' ? b.shape[0] : a.shape[1]
   if (found !== indices.length) {
-    throw new PlanError('E_PLAN', 'the adapter was trained on another pruned model', {
+    throw foreignPlan({
       tensor: name,
       expected: `${indices.length} of ${width} ${side === 'out' ? 'rows' : 'columns'}, which pruning.json keeps`,
       found: String(found),
-      remedy: 'pass the pruning.json beside the model that the adapter was trained on',
     })
   }
   const index = tensorFrom(cpu, indices)

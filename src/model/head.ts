@@ -30,7 +30,6 @@ export function targetsOf(targets: Int32Array): Targets {
 /**
  * Adds `scale` times the summed cross-entropy of the targets to `loss` [1], and, with `dx` [tokens, hidden], its gradient
  * at `x` to `dx`. Only rows with a target are multiplied by the head, in chunks, so the logits never exist whole.
- * @param tokenLoss [targets] receives -log p of every target
  */
 export function headLoss(
   head: Head,
@@ -39,9 +38,9 @@ export function headLoss(
   targets: Targets,
   scale: number,
   loss: Tensor,
-  options: { dx?: Tensor; dropout?: Dropout | undefined; tokenLoss?: Tensor } = {},
+  options: { dx?: Tensor; dropout?: Dropout | undefined } = {},
 ): void {
-  const { dx, tokenLoss } = options
+  const { dx } = options
   const count = targets.rows.length
   if (count === 0) return
   const arena = x.device as Arena
@@ -57,11 +56,7 @@ export function headLoss(
     const mark = arena.mark()
     const dropout = options.dropout && { ...options.dropout, stream: options.dropout.stream + from / chunk }
     const { y: logits, u } = linearForward(head.linear, h.rows(from, to), { dropout })
-    crossEntropy(logits, ids.slice(from, [to - from]), loss, {
-      scale,
-      backward: dx !== undefined,
-      ...(tokenLoss && { tokenLoss: tokenLoss.slice(from, [to - from]) }),
-    })
+    crossEntropy(logits, ids.slice(from, [to - from]), loss, { scale, backward: dx !== undefined })
     if (dh) linearBackward(head.linear, h.rows(from, to), u, logits, { dropout, into: dh.rows(from, to) })
     arena.release(mark)
   }

@@ -5,8 +5,8 @@ import { call } from './call.ts'
 import { match } from './shapes.ts'
 
 /** Elements that share an absmax, and absmax values that share a nested one. */
-export const nf4Block = 64
-export const nf4NestedBlock = 256
+const nf4Block = 64
+const nf4NestedBlock = 256
 
 /**
  * A matrix [out, in] in NF4 (QLoRA, arXiv 2305.14314), laid out as bitsandbytes has it: blocks of 64 of the flattened

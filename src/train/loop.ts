@@ -1,6 +1,8 @@
+import { mkdirSync } from 'node:fs'
 import path from 'node:path'
 import type { Batch, BatchState, BatchStream } from '../data/batches.ts'
 import { AbortError, RunError } from '../errors.ts'
+import { writing } from '../formats/disk.ts'
 import type { Evaluation } from '../infer/perplexity.ts'
 import type { Context } from '../worker/protocol.ts'
 import { loadParameters, type Progress, restoreNewest, saveCheckpoint, saveParameters } from './checkpoint.ts'
@@ -45,6 +47,7 @@ export function runLoop(options: LoopOptions, { emit, signal }: Context<RunEvent
     emit({ type: 'checkpoint', stage, step: progress.step, folder: saved })
   }
 
+  writing(folder, () => mkdirSync(folder, { recursive: true }))
   const source = stream[Symbol.iterator]()
   while (progress.step < schedule.totalSteps && !isStale(progress, evaluation?.patience)) {
     const batch: Batch = source.next().value

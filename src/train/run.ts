@@ -1,14 +1,17 @@
+import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import type { Example } from '../data/encode.ts'
 import { corpusExamples, type Examples, loadExamples } from '../data/index.ts'
 import { AbortError, ConfigError } from '../errors.ts'
+import { fingerprint } from '../formats/huggingFace.ts'
 import { writeAdapter } from '../formats/peft.ts'
-import { formatPruning } from '../formats/pruningJson.ts'
+import { formatPruning, planDigest } from '../formats/pruningJson.ts'
 import type { Adapter } from '../lora/adapter.ts'
 import { recoverAdapter } from '../lora/recover.ts'
 import { parseBytes } from '../memory/bytes.ts'
 import { type MemoryPlan, planTraining, planWithin } from '../memory/planner.ts'
 import { type OpenCheckpoint, openModelFolder, readModel } from '../model/open.ts'
+import { addon } from '../native/load.ts'
 import type { ResolvedOptions } from '../options.ts'
 import { pruneModel } from '../prune/prune.ts'
 import { openDevice } from '../tensor/device.ts'
@@ -50,7 +53,9 @@ export async function trainLoRAMRun(options: ResolvedOptions, context: Context<R
   const run: Run = { options, device, tokenizer, folder, context: { emit, signal: context.signal } }
   try {
     for (const message of notices) emit({ type: 'notice', message })
+    folder.remember('model', { loram: addon().version, fingerprint: fingerprint(source.checkpoint) })
     const examples = await loadData(run)
+    folder.remember('data', { train: digest(examples.train), eval: examples.eval ? digest(examples.eval) : null })
     const small = await alignStage(run, await pruneStage(run, source))
     const plan = memoryPlan(options, small)
     emit({ type: 'plan', plan })
@@ -68,6 +73,13 @@ export async function trainLoRAMRun(options: ResolvedOptions, context: Context<R
   } finally {
     folder.close()
   }
+}
+
+/** SHA-256 of everything that examples teach. */
+function digest(examples: readonly Example[]): string {
+  const hash = createHash('sha256')
+  for (const { ids, targets } of examples) hash.update(ids).update(targets)
+  return hash.digest('hex')
 }
 
 /** What the stages of a run share. */
@@ -125,14 +137,15 @@ async function alignStage(run: Run, pruned: OpenCheckpoint): Promise<OpenCheckpo
 /** Brings the adapter to the original's dimensions and writes both. */
 function recoverStage({ options, folder, context }: Run, adapter: Adapter, { checkpoint }: OpenCheckpoint): void {
   const { pruning } = checkpoint
+  const trained = { ...adapter, base: fingerprint(checkpoint) }
   if (!pruning) {
-    writeAdapter(options.output, adapter)
+    writeAdapter(options.output, trained)
     return
   }
   context.emit({ type: 'stage', stage: 'recover', status: 'started' })
-  writeAdapter(folder.at('prunedAdapter'), adapter, { 'pruning.json': formatPruning(pruning) })
-  const recovered = recoverAdapter(adapter, pruning, options.recover.fill)
-  writeAdapter(options.output, { ...recovered, baseModel: pruning.source.name })
+  const small = { ...trained, pruning: planDigest(pruning) }
+  writeAdapter(folder.at('prunedAdapter'), small, { 'pruning.json': formatPruning(pruning) })
+  writeAdapter(options.output, recoverAdapter(small, pruning, options.recover.fill))
   context.emit({ type: 'stage', stage: 'recover', status: 'finished' })
 }
 

@@ -1,4 +1,4 @@
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { ConfigError, RunError } from '../errors.ts'
@@ -12,30 +12,43 @@ import type { RunEvent } from './events.ts'
 export interface RunFolder {
   /** `run/<name>` */
   at(name: string): string
+  /**
+   * Keeps `facts` that decide what a run computes as `run/<name>.json`, or compares them with those of the run it continues.
+   * @throws {RunError} `E_RESUME`: they differ; names each difference
+   */
+  remember(name: string, facts: object): void
   /** Appends an event to `run/events.jsonl`. */
   log(event: RunEvent): void
   close(): void
 }
 
-const optionsFile = 'options.json'
-/** May change between a run and its continuation: they decide where and how far, not what is computed. */
-const free = ['resume', 'output', 'device', 'memory']
+/** Options that may change between a run and its continuation: they decide where and how far, not what is computed. */
+const free = ['resume', 'forceResume', 'output', 'device', 'memory']
 
 /**
- * Opens the folder for one run and locks it.
+ * Opens the folder for one run, locks it, and clears away what a killed process left half written.
  * @throws {RunError} `E_LOCKED`: another process works in it; `E_RESUME`: it holds a run with other options
  * @throws {ConfigError} `E_CONFIG`: it holds a run and `resume` is not set
  */
 export function openRunFolder(options: ResolvedOptions, notice: (message: string) => void): RunFolder {
-  const root = path.join(options.output, 'run')
+  const { output, resume, forceResume } = options
+  const root = path.join(output, 'run')
   const at = (name: string) => path.join(root, name)
   writing(root, () => mkdirSync(root, { recursive: true }))
   const unlock = lock(at('lock'), notice)
+  const remember = (name: string, facts: object) => {
+    const file = at(`${name}.json`)
+    if (existsSync(file) && !forceResume) compare(file, facts)
+    else writeFileAtomic(file, formatJson(facts))
+  }
   try {
-    checkOptions(at(optionsFile), options)
-    const events = writing(root, () => openSync(at('events.jsonl'), options.resume ? 'a' : 'w'))
+    if (existsSync(at('options.json')) && !resume) throw occupied(output)
+    remember('options', options)
+    for (const folder of [root, at('checkpoints'), at('alignCheckpoints')]) clearUnfinished(folder)
+    const events = writing(root, () => openSync(at('events.jsonl'), resume ? 'a' : 'w'))
     return {
       at,
+      remember,
       log: (event) => writing(root, () => writeSync(events, `${JSON.stringify(event)}\n`)),
       close: () => {
         closeSync(events)
@@ -48,29 +61,33 @@ export function openRunFolder(options: ResolvedOptions, notice: (message: string
   }
 }
 
-function checkOptions(file: string, options: ResolvedOptions): void {
-  if (!existsSync(file)) {
-    writeFileAtomic(file, formatJson(options))
-    return
-  }
-  if (!options.resume) {
-    throw new ConfigError('E_CONFIG', `${options.output} holds a run already`, {
-      field: 'output',
-      remedy: 'go on with it by resume, or choose another folder',
-    })
-  }
+const occupied = (output: string) =>
+  new ConfigError('E_CONFIG', `${output} holds a run already`, {
+    field: 'output',
+    remedy: 'go on with it by resume, or choose another folder',
+  })
+
+function compare(file: string, facts: object): void {
   const before = flatten(readJsonObject(file))
-  const now = flatten(JSON.parse(JSON.stringify(options)))
+  const now = flatten(JSON.parse(JSON.stringify(facts)))
   const changed = [...new Set([...before.keys(), ...now.keys()])].filter(
     (key) => !free.includes(key) && before.get(key) !== now.get(key),
   )
   if (changed.length === 0) return
-  throw new RunError('E_RESUME', `${options.output} holds a run with other options`, {
+  const list = (values: Map<string, string>) => changed.map((key) => `${key} ${values.get(key) ?? 'absent'}`).join(', ')
+  throw new RunError('E_RESUME', 'the run was started with something else', {
     file,
-    expected: changed.map((key) => `${key} ${before.get(key) ?? 'absent'}`).join(', '),
-    found: changed.map((key) => `${key} ${now.get(key) ?? 'absent'}`).join(', '),
-    remedy: 'resume with the options it was started with, or start anew in another folder',
+    expected: list(before),
+    found: list(now),
+    remedy: 'resume with what it was started with, start anew in another folder, or set forceResume',
   })
+}
+
+/** Removes the temporary files and folders that atomic writes of a killed process left. */
+function clearUnfinished(folder: string): void {
+  if (!existsSync(folder)) return
+  const unfinished = readdirSync(folder).filter((name) => /\.tmp-\d+$/.test(name))
+  for (const name of unfinished) rmSync(path.join(folder, name), { recursive: true, force: true })
 }
 
 /** `{ a: { b: 1 } }` as `a.b` -> `1`. */

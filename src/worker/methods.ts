@@ -44,7 +44,7 @@ export const methods = {
     const file = given.pruning.endsWith('.json') ? given.pruning : path.join(given.pruning, 'pruning.json')
     const plan = readPruning(file)
     const recovered = recoverAdapter(readAdapter(given.adapter), plan, given.fill)
-    writeAdapter(given.output, { ...recovered, baseModel: plan.source.name })
+    writeAdapter(given.output, recovered)
   },
 
   async merge(given: Options<typeof options.mergeCommandOptions>, _context: Context<never>): Promise<void> {

@@ -14,13 +14,13 @@ import { scratchFolder } from '../formats/scratch.ts'
 import { goldenPath } from '../golden.ts'
 import { expectGolden, expectLogits, goldenBatch, loadDirectory } from '../model/support.ts'
 import { onEveryDevice, random, toArray } from '../ops/support.ts'
-import { loram, loramLayers, loramPlan } from './loram.ts'
+import { calibration, loram, loramLayers, loramPlan } from './loram.ts'
 
 onEveryDevice('Taylor importance, against LLM-Pruner', (device) => {
   const sizes = loramPlan.source
   const model = loadDirectory(goldenPath('loram', 'large'), device)
   const measure = (grouping: 'aligned' | 'llm-pruner') => {
-    const work = [calibration(), sizes, loramLayers, grouping] as const
+    const work = [calibration, sizes, loramLayers, grouping] as const
     const arena = arenaFor(model, (twin, meta) => taylorImportance(twin, meta, ...work))
     return taylorImportance(model, arena, ...work)
   }
@@ -135,15 +135,3 @@ onEveryDevice('slices', (device) => {
     )
   })
 })
-
-/** The text of golden/loram, 10 windows of 16 tokens, every token but the first of each predicted. */
-function calibration() {
-  const { ints: ids, shape } = loram('calibration.input_ids')
-  const [rows, length] = shape as [number, number]
-  return {
-    ids,
-    targets: ids.map((_, i) => ((i + 1) % length === 0 ? -100 : ids[i + 1]!)),
-    positions: ids.map((_, i) => i % length),
-    bounds: Int32Array.from({ length: rows + 1 }, (_, i) => i * length),
-  }
-}

@@ -1,3 +1,4 @@
+import type { MicroBatch } from '../../src/data/batches.ts'
 import { fingerprint, openCheckpoint } from '../../src/formats/huggingFace.ts'
 import type { KeptLayer, PruningPlan } from '../../src/formats/pruningJson.ts'
 import { goldenPath } from '../golden.ts'
@@ -30,4 +31,16 @@ export const loramPlan: PruningPlan = {
     headDim: 8,
   },
   kept: loramKept,
+}
+
+/** The calibration text of golden/loram, 10 windows of 16 tokens, every token but the first of each predicted. */
+export const calibration: MicroBatch = calibrationOf(loram('calibration.input_ids'))
+
+function calibrationOf({ ints: ids, shape: [rows, length] }: ReturnType<typeof loram>): MicroBatch {
+  return {
+    ids,
+    targets: ids.map((_, i) => ((i + 1) % length! === 0 ? -100 : ids[i + 1]!)),
+    positions: ids.map((_, i) => i % length!),
+    bounds: Int32Array.from({ length: rows! + 1 }, (_, i) => i * length!),
+  }
 }

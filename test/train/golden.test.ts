@@ -1,19 +1,18 @@
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
-import { expect, test } from 'vitest'
+import { test } from 'vitest'
 import { readAdapter } from '../../src/formats/peft.ts'
 import { openSafetensors } from '../../src/formats/safetensors.ts'
 import { addAdapter, attachAdapter, loraDefaults } from '../../src/lora/attach.ts'
-import { expectedTensors, parseConfig } from '../../src/model/config.ts'
-import type { Weight } from '../../src/model/linear.ts'
+import { parseConfig } from '../../src/model/config.ts'
 import { buildModel, linears, type Model } from '../../src/model/model.ts'
 import { cast } from '../../src/native/cast.ts'
 import { dequantizeNf4, type Nf4Weight } from '../../src/native/nf4.ts'
-import { type Device, Tensor, tensorFrom, zeros } from '../../src/tensor/tensor.ts'
+import { type Device, Tensor, tensorFrom } from '../../src/tensor/tensor.ts'
 import { learningRateAt } from '../../src/train/schedule.ts'
 import { type Trainer, trainStep } from '../../src/train/step.ts'
 import { goldenPath, goldenValues } from '../golden.ts'
-import { expectGolden, expectLogits, goldenBatch, loadDirectory, testArena } from '../model/support.ts'
+import { expectGolden, expectLogits, goldenBatch, loadDirectory } from '../model/support.ts'
 import { expectWithin, largest, onEveryDevice, readGolden, toArray, unitRoundoff } from '../ops/support.ts'
 import { backward, batchOf, peftName, trainAdapter, trainerOf } from './support.ts'
 
@@ -114,34 +113,6 @@ onEveryDevice('QLoRA', (device) => {
     expectGolden(gradients[0]!, gradients[1]!)
   })
 })
-
-onEveryDevice('full training', (device) => {
-  test('gradients of every weight', () => {
-    const golden = readGolden('models', 'llama3', 'golden.safetensors')
-    const model = base(device)
-    const grads = trainEverything(model)
-    backward({ model, arena: testArena(device), recompute: 'none' }, batchOf(goldenBatch(golden, 'right.')))
-    expect(Array.from(grads.keys()).sort()).toEqual(Array.from(expectedTensors(model.config).keys()).sort())
-    for (const [name, grad] of grads) expectGolden(grad, golden(`grad.${name}`).data)
-  })
-})
-
-/** Gives every weight of `model` a gradient, by its name in checkpoints. */
-function trainEverything(model: Model): Map<string, Tensor> {
-  const grads = new Map<string, Tensor>()
-  const train = (name: string, owner: { weight: Weight | Tensor; grad?: Tensor }) => {
-    owner.grad = zeros(model.device, owner.weight.shape, 'f32')
-    grads.set(`${name}.weight`, owner.grad)
-  }
-  train('model.embed_tokens', model.embedding)
-  train('model.norm', model.head.norm)
-  for (const [name, linear] of linears(model)) train(name, linear)
-  model.layers.forEach(({ inputNorm, postAttentionNorm }, i) => {
-    train(`model.layers.${i}.input_layernorm`, inputNorm)
-    train(`model.layers.${i}.post_attention_layernorm`, postAttentionNorm)
-  })
-  return grads
-}
 
 /** A model on the very bytes that bitsandbytes wrote: packed codes, absmax in 8 bits and what restores it. */
 function bitsandbytesModel(dir: string, device: Device): Model {

@@ -6,8 +6,8 @@ import { type Device, zeros } from '../../src/tensor/tensor.ts'
 import { type Trainer, trainStep } from '../../src/train/step.ts'
 import { goldenPath } from '../golden.ts'
 import { expectGolden, forwardLogits, goldenBatch, loadDirectory } from '../model/support.ts'
-import { expectWithin, largest, onEveryDevice, random, readGolden, toArray, unitRoundoff } from '../ops/support.ts'
-import { backward, batchOf, trainAdapter, trainerOf } from './support.ts'
+import { expectWithin, largest, onEveryDevice, random, readGolden, unitRoundoff } from '../ops/support.ts'
+import { batchOf, expectSlopes, trainAdapter, trainerOf } from './support.ts'
 
 const golden = readGolden('lora', 'golden.safetensors')
 const adapter = readAdapter(goldenPath('lora', 'adapter'))
@@ -79,28 +79,7 @@ onEveryDevice('a training step', (device) => {
 
   test('goes back through the masks that it went forward through', () => {
     const model = base(device)
-    const trainer = trainerOf(model, trainAdapter(model, adapter))
-    const masks = { ...dropout, stream: 2 ** 32 }
-    const lossNow = () => backward(trainer, batchOf(batch), { dropout: masks })
-    const loss = lossNow()
-    const gradients = Array.from(trainer.parameters.byName, ([name, { grad }]) => [name, toArray(grad)] as const)
-    const rounding = batch.ids.length * unitRoundoff.f32 * loss
-    for (const [name, gradient] of gradients) {
-      // Along its own gradient a tensor changes the loss as fast as the gradient is long.
-      const slope = Math.hypot(...gradient)
-      const { value } = trainer.parameters.get(name)
-      const start = toArray(value)
-      const lossAt = (distance: number) => {
-        value.write(Float32Array.from(start, (x, i) => x + (distance * gradient[i]!) / slope))
-        return lossNow()
-      }
-      const difference = (h: number) => (lossAt(h) - lossAt(-h)) / (2 * h)
-      const h = 0.05
-      const [near, far] = [difference(h), difference(2 * h)]
-      // The truncation is of order h^2, so that of `near` is a third of what `far` has more.
-      expectWithin([near], [slope], () => Math.abs(far - near) + rounding / h)
-      value.write(Float32Array.from(start))
-    }
+    expectSlopes(trainerOf(model, trainAdapter(model, adapter)), batchOf(batch), { ...dropout, stream: 2 ** 32 })
   })
 })
 

@@ -1,5 +1,4 @@
-// Both passes go over tiles of scores [rowsPerTile, keysPerTile] and never hold more of the score matrix than one of
-// them.
+// Both passes go over tiles of scores [rowsPerTile, keysPerTile] and hold no more of the score matrix than one of them.
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -16,8 +15,8 @@ constexpr float infinity = std::numeric_limits<float>::infinity();
 
 float scoreScale(int64_t headDim) { return static_cast<float>(1 / std::sqrt(static_cast<double>(headDim))); }
 
-// One row of the online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867): turns scores into exp(score -
-// largest), zero from `visible` on, and brings the sum and the output so far to the new largest score.
+// One row of the online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867): scores become exp(score - largest),
+// zero from `visible` on, and the sum and the output so far are brought to the new largest score.
 LORAM_CLONES void softmaxRow(float* scores, int64_t visible, float& largest, double& sum, float* y, int64_t width) {
   std::fill(scores + visible, scores + keysPerTile, 0.0f);
   if (visible == 0) return;
@@ -36,7 +35,7 @@ struct RowTile {
 
 class ForwardTile {
  public:
-  explicit ForwardTile(const Attention& op) : op_(op), width_(paddedDim(op.headDim)) {
+  explicit ForwardTile(const Attention& op) : op_(op), width_(padded(op.headDim)) {
     for (auto* rows : {&q_, &y_}) rows->resize(rowsPerTile * width_);
     for (auto* keys : {&kTransposed_, &v_}) keys->resize(keysPerTile * width_);
   }
@@ -67,12 +66,13 @@ class ForwardTile {
     loadTransposed(kTransposed_.data(), keysPerTile, keys, op_.headDim, kRow);
     load(v_.data(), keysPerTile, keys, op_.headDim, 1, vRow);
     std::fill_n(p_, rows * keysPerTile, 0.0f);
-    multiply(rows, keysPerTile, op_.headDim, {q_.data(), width_, 1}, kTransposed_.data(), keysPerTile, p_, keysPerTile);
+    multiply(rows, padded(keys), op_.headDim, {q_.data(), width_, 1}, kTransposed_.data(), keysPerTile, p_,
+             keysPerTile);
     for (int64_t r = 0; r < rows; r++) {
       const int64_t visible = std::clamp<int64_t>(group.visible(firstRow + r) - firstKey, 0, keysPerTile);
       softmaxRow(p_ + r * keysPerTile, visible, largest_[r], sum_[r], y_.data() + r * width_, width_);
     }
-    multiply(rows, width_, keysPerTile, {p_, keysPerTile, 1}, v_.data(), width_, y_.data(), width_);
+    multiply(rows, width_, keys, {p_, keysPerTile, 1}, v_.data(), width_, y_.data(), width_);
   }
 
   const Attention& op_;
@@ -82,8 +82,8 @@ class ForwardTile {
   double sum_[rowsPerTile];
 };
 
-// One row of backward: scores become p = exp(score - lse), zero from `visible` on, and dp becomes ds = p * (dp -
-// delta).
+// One row of backward: scores become p = exp(score - lse) and dp becomes ds = p * (dp - delta), both zero from
+// `visible` on.
 LORAM_CLONES void scoreGradientRow(float* scores, float* dp, int64_t visible, float lse, float delta) {
   for (int64_t j = 0; j < visible; j++) {
     scores[j] = simd::exp(scores[j] - lse);
@@ -102,7 +102,7 @@ LORAM_CLONES double dot(int64_t n, const float* a, const float* b) {
 class BackwardGroup {
  public:
   BackwardGroup(const AttentionBackward& op, const Group& group)
-      : op_(op), group_(group), width_(paddedDim(op.headDim)), lse_(group.rows), delta_(group.rows) {
+      : op_(op), group_(group), width_(padded(op.headDim)), lse_(group.rows), delta_(group.rows) {
     for (auto* rows : {&q_, &dy_, &dq_}) rows->resize(group.rows * width_);
     for (auto* keys : {&k_, &dk_, &dv_, &kTransposed_, &vTransposed_}) keys->resize(keysPerTile * width_);
     const auto qRow = [&](int64_t r) { return op.q.as<float>() + group.row(r); };
@@ -144,19 +144,22 @@ class BackwardGroup {
 
   void rowTile(int64_t firstKey, int64_t firstRow) {
     const int64_t rows = std::min(rowsPerTile, group_.rows - firstRow);
+    const auto visible = [&](int64_t r) {
+      return std::clamp<int64_t>(group_.visible(firstRow + r) - firstKey, 0, keysPerTile);
+    };
+    const int64_t keys = visible(rows - 1);
     const float *q = q_.data() + firstRow * width_, *dy = dy_.data() + firstRow * width_;
     std::fill_n(p_, rows * keysPerTile, 0.0f);
     std::fill_n(ds_, rows * keysPerTile, 0.0f);
-    multiply(rows, keysPerTile, op_.headDim, {q, width_, 1}, kTransposed_.data(), keysPerTile, p_, keysPerTile);
-    multiply(rows, keysPerTile, op_.headDim, {dy, width_, 1}, vTransposed_.data(), keysPerTile, ds_, keysPerTile);
+    multiply(rows, padded(keys), op_.headDim, {q, width_, 1}, kTransposed_.data(), keysPerTile, p_, keysPerTile);
+    multiply(rows, padded(keys), op_.headDim, {dy, width_, 1}, vTransposed_.data(), keysPerTile, ds_, keysPerTile);
     for (int64_t r = 0; r < rows; r++) {
-      const int64_t row = firstRow + r, visible = std::clamp<int64_t>(group_.visible(row) - firstKey, 0, keysPerTile);
-      scoreGradientRow(p_ + r * keysPerTile, ds_ + r * keysPerTile, visible, lse_[row], delta_[row]);
+      scoreGradientRow(p_ + r * keysPerTile, ds_ + r * keysPerTile, visible(r), lse_[firstRow + r],
+                       delta_[firstRow + r]);
     }
-    multiply(keysPerTile, width_, rows, {p_, 1, keysPerTile}, dy, width_, dv_.data(), width_);
-    multiply(keysPerTile, width_, rows, {ds_, 1, keysPerTile}, q, width_, dk_.data(), width_);
-    multiply(rows, width_, keysPerTile, {ds_, keysPerTile, 1}, k_.data(), width_, dq_.data() + firstRow * width_,
-             width_);
+    multiply(keys, width_, rows, {p_, 1, keysPerTile}, dy, width_, dv_.data(), width_);
+    multiply(keys, width_, rows, {ds_, 1, keysPerTile}, q, width_, dk_.data(), width_);
+    multiply(rows, width_, keys, {ds_, keysPerTile, 1}, k_.data(), width_, dq_.data() + firstRow * width_, width_);
   }
 
   const AttentionBackward& op_;

@@ -12,11 +12,11 @@ namespace loram::attention {
 // Rows of queries and columns of keys that are worked on at a time: a tile of scores fits the first-level cache.
 constexpr int64_t rowsPerTile = 48, keysPerTile = 48;
 
-// Floats a vector holds; tiles are as wide as a multiple of it, with zeros at the end.
+// Floats a vector holds; products are as wide as a multiple of two, with zeros at the end.
 constexpr int64_t lanes = 8;
 using Floats = float __attribute__((vector_size(lanes * sizeof(float)), aligned(sizeof(float)), may_alias));
 
-inline int64_t paddedDim(int64_t headDim) { return (headDim + 2 * lanes - 1) / (2 * lanes) * (2 * lanes); }
+inline int64_t padded(int64_t width) { return (width + 2 * lanes - 1) / (2 * lanes) * (2 * lanes); }
 
 // The queries of all heads that read one kv head are the rows of one matrix: row r is query r / group, head r % group.
 // So its keys are loaded once, and a single query while decoding still fills a tile with several rows.
@@ -49,7 +49,7 @@ struct Group {
 // tile[r] = scale * source(r) for r < count; zero in the other rows and beyond headDim columns.
 template <class Source>
 void load(float* tile, int64_t rows, int64_t count, int64_t headDim, float scale, Source source) {
-  const int64_t width = paddedDim(headDim);
+  const int64_t width = padded(headDim);
   std::fill_n(tile, rows * width, 0.0f);
   for (int64_t r = 0; r < count; r++) {
     const float* from = source(r);

@@ -1,10 +1,10 @@
 #include <algorithm>
+#include <cmath>
 #include <memory>
 
 #include "../../core/parallel.h"
-#include "../../core/philox.h"
 #include "../../cpu/gemm.h"
-#include "../../cpu/simd.h"
+#include "../../cpu/kernels.h"
 #include "../ops.h"
 
 namespace loram {
@@ -15,21 +15,19 @@ constexpr int64_t blockRows = 64, blockColumns = 64, blockDepth = 256;
 
 std::unique_ptr<float[]> floats(int64_t count) { return std::unique_ptr<float[]>(new float[count]); }
 
-// mask[i] = 0, or 1 / (1 - dropout), for the elements first .. first + count - 1 of a tensor.
-LORAM_CLONES void dropoutMask(uint64_t seed, uint64_t stream, float dropout, int64_t first, int64_t count,
-                              float* mask) {
-  constexpr int64_t counters = 16;
-  const float scale = 1 / (1 - dropout);
-  float kept[4 * counters];
-  for (int64_t i = first; i < first + count;) {
-    const int64_t index = i / 4;
-    for (int64_t c = 0; c < counters; c++) {
-      const Philox4 random = philox(seed, stream, index + c);
-      for (int w = 0; w < 4; w++) kept[4 * c + w] = uniform(random.word[w]) >= dropout ? scale : 0.0f;
-    }
-    const int64_t skip = i - index * 4, n = std::min(4 * counters - skip, first + count - i);
-    mask = std::copy_n(kept + skip, n, mask);
-    i += n;
+// Calls body(i, size, mask) for pieces of the elements first .. first + count - 1, with i counting from 0; mask[j] is
+// what dropout multiplies element i + j of them by.
+template <class Op, class Body>
+void forMask(const Op& op, int64_t first, int64_t count, Body body) {
+  constexpr int64_t piece = 64;
+  // uniform(word) = (word >> 8) / 2^24 >= dropout, in integers; the product is exact in double.
+  const auto threshold = static_cast<uint32_t>(std::ceil(op.dropout * double{1 << 24}));
+  float mask[piece];
+  for (int64_t i = 0; i < count;) {
+    const int64_t skip = (first + i) % 4, size = std::min(piece - skip, count - i);
+    kernels().dropoutMask(op.seed, op.stream, (first + i) / 4, threshold, 1 / (1 - op.dropout), mask);
+    body(i, size, mask + skip);
+    i += size;
   }
 }
 
@@ -38,7 +36,7 @@ struct Dropped {
   const float* data;
   int64_t stride;
 
-  operator GemmLeft() const { return {data, stride}; }
+  operator FloatMatrix() const { return {data, stride}; }
   operator GemmRight() const { return {data, stride}; }
 };
 
@@ -48,9 +46,11 @@ Dropped drop(const Op& op, int64_t row, int64_t rows, int64_t column, int64_t co
   const float* x = op.x.template as<float>() + row * stride + column;
   if (op.dropout == 0) return {x, stride};
   for (int64_t i = 0; i < rows; i++) {
+    const float* source = x + i * stride;
     float* target = scratch + i * columns;
-    dropoutMask(op.seed, op.stream, op.dropout, (row + i) * stride + column, columns, target);
-    for (int64_t j = 0; j < columns; j++) target[j] *= x[i * stride + j];
+    forMask(op, (row + i) * stride + column, columns, [&](int64_t begin, int64_t size, const float* mask) {
+      for (int64_t j = 0; j < size; j++) target[begin + j] = mask[j] * source[begin + j];
+    });
   }
   return {scratch, columns};
 }
@@ -75,13 +75,14 @@ void addGradX(const LoraBackward& op, const float* d) {
   const GemmRight a{op.a.as<const float>(), K};
   if (op.dropout == 0) return gemm({T, K, r, {d, r}, a, {dx, K}, 1, 1});
   parallelBlocks(T, blockRows, [&](int64_t row, int64_t rows) {
-    const auto undropped = floats(rows * K), mask = floats(K);
+    const auto undropped = floats(rows * K);
     gemm({rows, K, r, {d + row * r, r}, a, {undropped.get(), K}});
     for (int64_t i = 0; i < rows; i++) {
       const float* source = undropped.get() + i * K;
       float* target = dx + (row + i) * K;
-      dropoutMask(op.seed, op.stream, op.dropout, (row + i) * K, K, mask.get());
-      for (int64_t j = 0; j < K; j++) target[j] += mask[j] * source[j];
+      forMask(op, (row + i) * K, K, [&](int64_t begin, int64_t size, const float* mask) {
+        for (int64_t j = 0; j < size; j++) target[begin + j] += mask[j] * source[begin + j];
+      });
     }
   });
 }
@@ -93,7 +94,7 @@ void cpu(const LoraForward& op) {
   const GemmRight a{op.a.as<const float>(), K, true}, b{op.b.as<const float>(), r, true};
   parallelBlocks(T, blockRows, [&](int64_t row, int64_t rows) {
     const auto scratch = floats(op.dropout == 0 ? 0 : rows * K);
-    const GemmLeft x = drop(op, row, rows, 0, K, scratch.get());
+    const FloatMatrix x = drop(op, row, rows, 0, K, scratch.get());
     float* u = op.u.as<float>() + row * r;
     gemm({rows, r, K, x, a, {u, r}});
     gemm({rows, N, r, {u, r}, b, {op.y.as<float>() + row * N, N}, op.scale, 1});

@@ -1,0 +1,89 @@
+import { readFileSync } from 'node:fs'
+import os from 'node:os'
+import { z } from 'zod'
+import { formatBytes } from '../../memory/bytes.ts'
+import { type Addon, type Attempt, addon, attempts, cudaLibraryFile } from '../../native/load.ts'
+import { openDevice } from '../../tensor/device.ts'
+import { command } from '../command.ts'
+import { table } from '../output.ts'
+
+interface Diagnosis {
+  node: string
+  nodeApi: string
+  platform: string
+  libc: string
+  processor: string
+  /** Those of the instruction sets that the ops have code for. */
+  features: string[]
+  memory: { total: number; available: number }
+  addon: { usable: boolean; attempts: Attempt[]; threads?: number }
+  /** `failure`: why it cannot be used; empty where it can. */
+  cuda: { file: string; failure: string }
+  /** What `--device auto` takes. */
+  device: string
+}
+
+export const doctor = command({
+  name: 'doctor',
+  description: 'What this installation can use, and why not the rest',
+  options: z.strictObject({}),
+  async run() {
+    const diagnosis = diagnose()
+    if (!diagnosis.addon.usable) process.exitCode = 4
+    return diagnosis
+  },
+  show,
+})
+
+function diagnose(): Diagnosis {
+  const loaded = tryAddon()
+  return {
+    node: process.version,
+    nodeApi: process.versions.napi ?? 'none',
+    platform: `${process.platform}-${process.arch}`,
+    libc: libc(),
+    processor: os.cpus()[0]?.model ?? 'unknown',
+    features: features(),
+    memory: {
+      total: Math.min(os.totalmem(), process.constrainedMemory() || os.totalmem()),
+      available: process.availableMemory(),
+    },
+    addon: { usable: loaded !== undefined, attempts, ...(loaded && { threads: loaded.threads() }) },
+    cuda: {
+      file: cudaLibraryFile,
+      failure: loaded ? loaded.cudaStatus(cudaLibraryFile) : 'not tried: the native addon opens it',
+    },
+    device: openDevice('auto').kind,
+  }
+}
+
+function tryAddon(): Addon | undefined {
+  try {
+    return addon()
+  } catch {
+    return undefined // `attempts` has why
+  }
+}
+
+function libc(): string {
+  const { header } = process.report.getReport() as { header: { glibcVersionRuntime?: string } }
+  return header.glibcVersionRuntime ? `glibc ${header.glibcVersionRuntime}` : 'not glibc'
+}
+
+function features(): string[] {
+  const flags = /^flags\s*:(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1]?.split(' ') ?? []
+  return ['avx2', 'fma', 'avx512f', 'avx512bw', 'avx512vl', 'avx512dq'].filter((name) => flags.includes(name))
+}
+
+function show({ addon, cuda, memory, ...host }: Diagnosis): string {
+  return table([
+    ['Node', `${host.node}, Node-API ${host.nodeApi}`],
+    ['platform', `${host.platform}, ${host.libc}`],
+    ['processor', `${host.processor} (${host.features.join(' ')})`],
+    ['memory', `${formatBytes(memory.available)} available of ${formatBytes(memory.total)}`],
+    ...addon.attempts.map(({ file, failure }): [string, string] => ['addon', `${file}: ${failure ?? 'loaded'}`]),
+    ['threads', addon.threads === undefined ? 'none without the addon' : `${addon.threads} (LORAM_THREADS sets it)`],
+    ['CUDA', cuda.failure || `${cuda.file}: usable`],
+    ['device', host.device],
+  ])
+}

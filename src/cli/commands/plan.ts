@@ -1,0 +1,27 @@
+import * as api from '../../api/plan.ts'
+import { formatBytes } from '../../memory/bytes.ts'
+import { planCommandOptions } from '../../options.ts'
+import { command } from '../command.ts'
+import { table } from '../output.ts'
+
+export const plan = command({
+  name: 'plan',
+  description: 'Parameters and memory of training a model, from its config.json alone',
+  options: planCommandOptions,
+  run: async (options) => api.plan(options),
+  show: ({ original, training: { parameters, bytes, recompute, reduction } }) =>
+    table([
+      ['original model', `${count(original.parameters)} parameters, ${formatBytes(original.bytes.total)}`],
+      ['trained on', `${count(parameters.trained)} parameters, a reduction of ${reduction.toFixed(2)}x`],
+      ['adapter', `${count(parameters.adapter)} parameters`],
+      ['recompute', recompute],
+      ['memory of training', formatBytes(bytes.total)],
+      ['  embedding and head', formatBytes(bytes.tables)],
+      ['  projections', formatBytes(bytes.projections)],
+      ['  norms', formatBytes(bytes.norms)],
+      ['  adapter', `${formatBytes(bytes.adapter)}, gradients and AdamW included`],
+      ['  activations', formatBytes(bytes.activations)],
+    ]),
+})
+
+const count = (parameters: number) => parameters.toLocaleString('en-US')

@@ -1,0 +1,212 @@
+import { createHash } from 'node:crypto'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { AbortError, ConfigError, FileError, loadModel, MemoryError, RunError, type RunEvent, trainLoRAM } from 'loram'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { readAdapter } from '../../src/formats/peft.ts'
+import { writeTinyModel } from '../cli/support.ts'
+
+const folder = mkdtempSync(path.join(os.tmpdir(), 'loram api '))
+const model = path.join(folder, 'model')
+const data = path.join(folder, 'train.jsonl')
+const text = path.join(folder, 'corpus.txt')
+
+beforeAll(() => {
+  writeTinyModel(model)
+  const records = Array.from({ length: 24 }, (_, i) => ({ prompt: `${i} plus ${i} is`, completion: ` ${2 * i}.` }))
+  writeFileSync(data, records.map((record) => `${JSON.stringify(record)}\n`).join(''))
+  writeFileSync(text, 'The quick brown fox jumps over the lazy dog. '.repeat(40))
+})
+afterAll(() => rmSync(folder, { recursive: true }))
+
+let runs = 0
+/** Ten steps on a pruned model of the tiny one; every call has an output of its own unless `over` names it. */
+const options = (over: object = {}) => ({
+  model,
+  data: { train: data, eval: data, sequenceLength: 48 },
+  prune: { ratio: 0.5, layers: [1, 3] as [number, number] },
+  lora: { rank: 4, dropout: 0.1 },
+  train: { batchSize: 4, microBatchSize: 2, learningRate: 1e-2, maxSteps: 10, epochs: 4, saveSteps: 100, evalSteps: 5 },
+  output: path.join(folder, `run ${runs++}`),
+  device: 'cpu' as const,
+  ...over,
+})
+
+/** So many steps that an abort after the first few comes long before the end. */
+const long = { ...options().train, maxSteps: 60, epochs: 60 }
+
+const digest = (dir: string) =>
+  createHash('sha256')
+    .update(readFileSync(path.join(dir, 'adapter_model.safetensors')))
+    .digest('hex')
+
+async function collect(events: AsyncIterable<RunEvent>): Promise<RunEvent[]> {
+  const all: RunEvent[] = []
+  for await (const event of events) all.push(event)
+  return all
+}
+
+/** Aborts a run of `over` after `steps` steps. */
+async function abortAfter(steps: number, over: object): Promise<void> {
+  const controller = new AbortController()
+  const run = trainLoRAM({ ...options({ train: long, ...over }), signal: controller.signal })
+  const follow = async () => {
+    for await (const event of run) if (event.type === 'step' && event.step === steps) controller.abort()
+  }
+  await expect(follow()).rejects.toBeInstanceOf(AbortError)
+}
+
+describe('trainLoRAM', () => {
+  test('gives events in order, a result, and an adapter with the original dimensions', async () => {
+    const given = options({ align: { data: text, steps: 3, batchSize: 2, microBatchSize: 2, sequenceLength: 32 } })
+    const run = trainLoRAM(given)
+    const events = await collect(run)
+    const { adapter, metrics } = await run
+    expect(events.filter((e) => e.type === 'stage').map((e) => `${e.stage} ${e.status}`)).toEqual([
+      'prune started',
+      'prune finished',
+      'align started',
+      'align finished',
+      'train started',
+      'train finished',
+      'recover started',
+      'recover finished',
+    ])
+    expect(events.filter((e) => e.type === 'step' && e.stage === 'train')).toHaveLength(10)
+    expect(metrics.steps).toBe(10)
+    expect(metrics.evaluation!.perplexity).toBeCloseTo(Math.exp(metrics.evaluation!.loss))
+    const { modules } = readAdapter(adapter)
+    expect(modules.get('model.layers.1.mlp.gate_proj')!.b.shape).toEqual([176, 4])
+    const lines = readFileSync(path.join(given.output, 'run/events.jsonl'), 'utf8').trim().split('\n')
+    expect(lines.map((line) => JSON.parse(line))).toEqual(JSON.parse(JSON.stringify(events)))
+  })
+
+  test('learns: the recovered model predicts the answers better than the original', async () => {
+    const { adapter } = await trainLoRAM(options({ train: { ...options().train, maxSteps: 30, epochs: 10 } }))
+    const perplexity = async (over: object) => {
+      const large = await loadModel(model, { device: 'cpu', ...over })
+      const result = await large.evaluate({ data, sequenceLength: 48 })
+      await large.close()
+      return result.perplexity
+    }
+    expect(await perplexity({ adapter })).toBeLessThan(0.8 * (await perplexity({})))
+  })
+
+  test.each([1, 5])(
+    'stopped after step %i and resumed, it ends with the same bytes as without a stop',
+    async (steps) => {
+      const whole = options()
+      await trainLoRAM(whole)
+      const { output } = options()
+      await abortAfter(steps, { output })
+      const saved = readdirSync(path.join(output, 'run/checkpoints')).filter((name) => name.startsWith('step-'))
+      const stopped = Number(saved.at(-1)!.slice('step-'.length))
+      expect(stopped).toBeGreaterThanOrEqual(steps)
+      expect(existsSync(path.join(output, 'run/lock'))).toBe(false)
+      const run = trainLoRAM(options({ output, train: long, resume: true }))
+      const events = await collect(run)
+      const numbers = events.flatMap((e) => (e.type === 'step' ? [e.step] : []))
+      expect(numbers.at(0)).toBe(stopped + 1)
+      expect(numbers.at(-1)).toBe(60)
+      expect(digest(output)).toBe(digest(whole.output))
+    },
+  )
+
+  test('the same seed gives the same bytes, another one others', async () => {
+    const [a, b, c] = [options(), options(), options({ seed: 7 })]
+    for (const given of [a, b, c]) await trainLoRAM(given)
+    expect(digest(a.output)).toBe(digest(b.output))
+    expect(digest(a.output)).not.toBe(digest(c.output))
+  })
+
+  test('full recompute, which a memory budget takes, changes nothing in the result', async () => {
+    const plain = options()
+    const { metrics } = await trainLoRAM(plain)
+    const tight = options({ memory: metrics.plan.bytes.total - 1 })
+    const { metrics: other } = await trainLoRAM(tight)
+    expect(other.plan.recompute).toBe('full')
+    expect(other.plan.bytes.total).toBeLessThan(metrics.plan.bytes.total)
+    expect(digest(tight.output)).toBe(digest(plain.output))
+  })
+
+  test('early stopping ends after evaluations without progress and keeps the best', async () => {
+    const train = { ...options().train, learningRate: 5, evalSteps: 1, patience: 2, maxSteps: 50, epochs: 50 }
+    const run = trainLoRAM(options({ train }))
+    const evaluations = (await collect(run)).flatMap((e) => (e.type === 'evaluation' ? [e] : []))
+    const { metrics } = await run
+    expect(metrics.steps).toBeLessThan(50)
+    const best = evaluations.reduce((a, b) => (b.loss < a.loss ? b : a))
+    expect(metrics.evaluation).toMatchObject({ step: best.step, loss: best.loss })
+    expect(metrics.steps - best.step).toBe(2)
+  })
+})
+
+describe('errors come with their class, code and remedy through the thread', () => {
+  test('a wrong option, before anything starts', () => {
+    const wrong = { ...options(), lora: { rnak: 8 } } as unknown as Parameters<typeof trainLoRAM>[0]
+    expect(() => trainLoRAM(wrong)).toThrow(ConfigError)
+    expect(() => trainLoRAM(wrong)).toThrow(/did you mean rank/)
+  })
+
+  test('a missing model', async () => {
+    await expect(trainLoRAM(options({ model: path.join(folder, 'none') }))).rejects.toBeInstanceOf(FileError)
+  })
+
+  test('too little memory', async () => {
+    await expect(trainLoRAM(options({ memory: '10 KiB' }))).rejects.toBeInstanceOf(MemoryError)
+  })
+
+  test('an output that holds a run', async () => {
+    const given = options()
+    await trainLoRAM(given)
+    await expect(trainLoRAM(given)).rejects.toMatchObject({ code: 'E_CONFIG' })
+  })
+
+  test.each([
+    ['other options', { seed: 1 }, /seed/],
+    ['other data', { data: { train: text, format: 'text', sequenceLength: 48 } }, /train/],
+  ])('resuming with %s names the difference', async (_name, over, message) => {
+    const given = options()
+    await abortAfter(1, { output: given.output })
+    const resumed = trainLoRAM(options({ output: given.output, train: long, resume: true, ...over }))
+    await expect(resumed).rejects.toMatchObject({ code: 'E_RESUME', message: expect.stringMatching(message) })
+  })
+
+  test('a folder that another process works in, and one whose process is gone', async () => {
+    const given = options()
+    await abortAfter(1, { output: given.output })
+    const lock = path.join(given.output, 'run/lock')
+    writeFileSync(lock, JSON.stringify({ pid: process.ppid, host: os.hostname() }))
+    await expect(trainLoRAM(options({ output: given.output, train: long, resume: true }))).rejects.toBeInstanceOf(
+      RunError,
+    )
+    writeFileSync(lock, JSON.stringify({ pid: 2 ** 22 + 1, host: os.hostname() }))
+    const events = await collect(trainLoRAM(options({ output: given.output, train: long, resume: true })))
+    expect(events.some((e) => e.type === 'notice' && e.message.includes('took over the lock'))).toBe(true)
+  })
+
+  test('a loss that is no number names the examples', async () => {
+    const train = { ...options().train, learningRate: 1e30, maxGradNorm: 0 }
+    await expect(trainLoRAM(options({ train }))).rejects.toMatchObject({ code: 'E_NAN_LOSS' })
+  })
+
+  test('an abort before the start', async () => {
+    await expect(trainLoRAM({ ...options(), signal: AbortSignal.abort() })).rejects.toBeInstanceOf(AbortError)
+  })
+})
+
+// Whatever else the machine does delays timers too, so one quiet run of three is enough
+test("the caller's event loop stays free while a model trains", { retry: 2 }, async () => {
+  let last = performance.now()
+  let lag = 0
+  const timer = setInterval(() => {
+    const now = performance.now()
+    lag = Math.max(lag, now - last - 10)
+    last = now
+  }, 10)
+  const train = { ...options().train, batchSize: 24, microBatchSize: 24, maxSteps: 30, epochs: 30 }
+  await trainLoRAM(options({ train }))
+  clearInterval(timer)
+  expect(lag).toBeLessThan(50)
+})
