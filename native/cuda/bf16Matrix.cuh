@@ -6,10 +6,13 @@
 
 namespace loram {
 
-// Row-major, its rows `pitch` elements apart: a multiple of 8, with `data` on a multiple of 16 bytes. A source for GEMM
-// that copies its chunks (8 neighbours in a row, zeros beyond the matrix) to shared memory by itself.
+// Row-major, its rows `pitch` elements apart: a multiple of 8, with `data` on a multiple of 16 bytes. It is read in chunks
+// of 8 neighbours in a row, which are zero beyond the matrix.
 struct Bf16Matrix {
   static constexpr bool async = true;
+  struct Fragment {
+    uint4 values;
+  };
   const __nv_bfloat16* data;
   int64_t pitch;
   int rows, columns;
@@ -18,6 +21,18 @@ struct Bf16Matrix {
     const int bytes = row < rows ? max(0, min(16, 2 * (columns - column))) : 0;
     copyAsync(target, bytes ? data + row * pitch + column : data, bytes);
   }
+  __device__ Fragment fetch(int row, int column) const {
+    if (row >= rows || column >= columns) return {};
+    uint4 values = __ldg(reinterpret_cast<const uint4*>(data + row * pitch + column));
+    const int count = columns - column;
+    if (count < 8) {
+      values.x &= pairMask(count), values.y &= pairMask(count - 2), values.z &= pairMask(count - 4);
+      values.w &= pairMask(count - 6);
+    }
+    return {values};
+  }
+  // Of a pair, the first `count` elements.
+  static __device__ uint32_t pairMask(int count) { return count >= 2 ? 0xffffffff : count == 1 ? 0xffff : 0; }
 };
 
 static __global__ void roundToBf16(const float* source, int64_t sourcePitch, __nv_bfloat16* target, int64_t pitch,
@@ -42,7 +57,7 @@ class Bf16Operand {
     launch(roundToBf16, dim3(ceilDiv(columns, 256), std::min(rows, 65535)), 256, stream, tensor.as<float>(), tensor.pitch,
            copy_.data(), matrix_.pitch, rows, columns);
   }
-  operator const Bf16Matrix&() const { return matrix_; }
+  const Bf16Matrix& operator*() const { return matrix_; }
   const Bf16Matrix* operator->() const { return &matrix_; }
 
  private:

@@ -1,5 +1,6 @@
 // The choice of kernel by shape and GPU.
 #include "../ops.h"
+#include "gemv.cuh"
 #include "sm80.cuh"
 
 namespace loram {
@@ -22,7 +23,8 @@ void multiplyNf4(const Nf4Gemm& op, cudaStream_t stream) {
   const int rows = op.transposed ? inX : inY, columns = op.transposed ? inY : inX;
   const auto weights = nf4Weights(op.packed, op.absmax, op.nestedAbsmax, op.nestedOffset, int64_t{rows} * columns);
   const Nf4Matrix<aligned> w{weights, rows, columns};
-  multiply<Order::byDepth>(x, !op.transposed, w, outputTo(op.y, 1, op.beta), inX, stream);
+  if (!op.transposed && x->rows <= gemvMaxTokens) return queueGemv(w, *x, outputTo(op.y, 1, op.beta), stream);
+  multiply<Order::byDepth>(*x, !op.transposed, w, outputTo(op.y, 1, op.beta), inX, stream);
 }
 
 }  // namespace
@@ -30,8 +32,9 @@ void multiplyNf4(const Nf4Gemm& op, cudaStream_t stream) {
 void cuda(const Gemm& op, cudaStream_t stream) {
   const Bf16Operand a(op.a, stream), b(op.b, stream);
   const Output c = outputTo(op.c, op.alpha, op.beta);
-  if (op.transposeA) return multiply<Order::byPosition, Bf16Matrix>(a, op.transposeB, b, c, a->rows, stream);
-  multiply<Order::byDepth, Bf16Matrix>(a, op.transposeB, b, c, a->columns, stream);
+  if (!op.transposeA && op.transposeB && c.rows <= gemvMaxTokens) return queueGemv(Bf16Rows{*b}, *a, c, stream);
+  if (op.transposeA) return multiply<Order::byPosition>(*a, op.transposeB, *b, c, a->rows, stream);
+  multiply<Order::byDepth>(*a, op.transposeB, *b, c, a->columns, stream);
 }
 
 void cuda(const Nf4Gemm& op, cudaStream_t stream) {

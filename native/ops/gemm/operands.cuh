@@ -13,29 +13,35 @@ namespace loram {
 // drop(matrix), with the mask of the elements' places in the unpadded matrix.
 struct DroppedMatrix {
   static constexpr bool async = false;
-  struct Fragment {
-    uint4 values;
-  };
+  using Fragment = Bf16Matrix::Fragment;
   Bf16Matrix matrix;
   Dropout dropout;
 
-  __device__ Fragment fetch(int row, int column) const {
-    if (row >= matrix.rows || column >= matrix.columns) return {};
-    return {__ldg(reinterpret_cast<const uint4*>(matrix.data + row * matrix.pitch + column))};
-  }
+  __device__ Fragment fetch(int row, int column) const { return matrix.fetch(row, column); }
   __device__ uint4 decode(const Fragment& fragment, int row, int column) const {
     const uint32_t kept = dropout.kept<8>(static_cast<int64_t>(row) * matrix.columns + column);
     const float scale = dropout.scale();
-    const uint32_t in[4] = {fragment.values.x, fragment.values.y, fragment.values.z, fragment.values.w};
-    uint32_t out[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const bool low = column + 2 * i < matrix.columns && kept >> (2 * i) & 1;
-      const bool high = column + 2 * i + 1 < matrix.columns && kept >> (2 * i + 1) & 1;
-      out[i] = packBf16(low ? lowBf16(in[i]) * scale : 0, high ? highBf16(in[i]) * scale : 0);
-    }
-    return {out[0], out[1], out[2], out[3]};
+    const auto drop = [&](uint32_t pair, int first) {
+      return packBf16(kept >> first & 1 ? lowBf16(pair) * scale : 0, kept >> first & 2 ? highBf16(pair) * scale : 0);
+    };
+    const uint4 v = fragment.values;
+    return {drop(v.x, 0), drop(v.y, 2), drop(v.z, 4), drop(v.w, 6)};
   }
+  __device__ void prepare() const {}
+};
+
+// For gemv: a matrix read by lanes that go over its rows 128 elements at a time, four chunks a lane.
+struct Bf16Rows {
+  using Fragment = Bf16Matrix::Fragment;
+  Bf16Matrix matrix;
+
+  // Where chunk j of lane t begins.
+  static __device__ int offset(int t, int j) { return 32 * j + 8 * t; }
+  __device__ void fetchRun(Fragment (&run)[4], int row, int column, int t) const {
+#pragma unroll
+    for (int j = 0; j < 4; j++) run[j] = matrix.fetch(row, column + offset(t, j));
+  }
+  __device__ uint4 decode(const Fragment& fragment, int, int) const { return fragment.values; }
   __device__ void prepare() const {}
 };
 
@@ -56,6 +62,17 @@ struct Nf4Matrix {
     return nf4Decode<aligned>(fragment);
   }
   __device__ void prepare() const { fillNf4Table(); }
+
+  // For gemv, as Bf16Rows; here the 32 codes of a lane are 16 bytes, of one block if rows begin with a block's half.
+  static __device__ int offset(int t, int j) { return 32 * t + 8 * j; }
+  __device__ void fetchRun(Fragment (&run)[4], int row, int column, int t) const {
+    if (columns % 32 == 0 && row < rows && column + offset(t, 0) < columns) {
+      weights.fetchRun(run, static_cast<int64_t>(row) * columns + column + offset(t, 0));
+    } else {
+#pragma unroll
+      for (int j = 0; j < 4; j++) run[j] = fetch(row, column + offset(t, j));
+    }
+  }
 };
 
 // c = drop(alpha * value) + beta * c, [rows, columns] in bf16 or f32. beta 0 does not read c.

@@ -50,6 +50,13 @@ struct Nf4Weights {
     return chunk;
   }
 
+  // The four chunks from `first`, a multiple of 32.
+  __device__ void fetchRun(Nf4Chunk (&run)[4], int64_t first) const {
+    const uint4 codes = __ldg(reinterpret_cast<const uint4*>(packed + first / 8));
+    const float s = scale(first / nf4Block);
+    run[0] = {codes.x, s, s, 8}, run[1] = {codes.y, s, s, 8}, run[2] = {codes.z, s, s, 8}, run[3] = {codes.w, s, s, 8};
+  }
+
   __device__ float scale(int64_t block) const {
     if (!nestedAbsmax) return __ldg(static_cast<const float*>(absmax) + block);
     const float code = __ldg(nf4DynamicMap.values + __ldg(static_cast<const uint8_t*>(absmax) + block));
@@ -59,6 +66,9 @@ struct Nf4Weights {
  private:
   static __device__ uint32_t reverse(uint32_t word) { return __byte_perm(word, 0, 0x0123); }
 };
+
+// w, [rows, columns] in f32 or bf16, from all of the weights.
+void dequantizeNf4(const Nf4Weights& weights, const Tensor& w, cudaStream_t stream);
 
 inline Nf4Weights nf4Weights(const Tensor& packed, const Tensor& absmax, const Tensor& nestedAbsmax,
                              const Tensor& nestedOffset, int64_t elements) {
