@@ -1,4 +1,4 @@
-import { DeviceError, LoramError, MemoryError, messageOf } from '../errors.ts'
+import { DeviceError, type LoramError, MemoryError, messageOf } from '../errors.ts'
 
 /** What the addon throws when the GPU fails: `native/addon/errors.h`. */
 interface GpuFailure extends Error {

@@ -44,6 +44,9 @@ export const cudaStatus = (): string => addon().openCuda(cudaLibraryFile)
 /** The GPU and its memory; only where `cudaStatus` has no objection. */
 export const gpu = (): Gpu => onDevice(() => addon().gpu())
 
+/** {@link metaOf} the device a user named; it need not be there. */
+export const metaDevice = (name: DeviceName): Device => (name === 'cuda' ? metaCuda : metaOf(openDevice(name)))
+
 /**
  * The device a user named. `auto` takes the GPU when it is usable and the CPU otherwise.
  * @throws {DeviceError} `E_CUDA_NOT_BUILT`: `cuda` was asked for and its library is missing, or has no GPU to run on.

@@ -57,7 +57,7 @@ export async function trainLoRAMRun(options: ResolvedOptions, context: Context<R
     const examples = await loadData(run)
     folder.remember('data', { train: digest(examples.train), eval: examples.eval ? digest(examples.eval) : null })
     const small = await alignStage(run, await pruneStage(run, source))
-    const plan = memoryPlan(options, small)
+    const plan = memoryPlan(run, small)
     emit({ type: 'plan', plan })
 
     emit({ type: 'stage', stage: 'train', status: 'started' })
@@ -168,9 +168,9 @@ function describe(source: string | string[], { statistics }: Examples): string {
   ].join(', ')
 }
 
-function memoryPlan(options: ResolvedOptions, { config }: OpenCheckpoint): MemoryPlan {
+function memoryPlan({ options, device }: Run, { config }: OpenCheckpoint): MemoryPlan {
   const { quantize, lora, memory, train, data } = options
   const shape = { quantize, lora, microBatchSize: train.microBatchSize, sequenceLength: data.sequenceLength }
-  if (memory === undefined) return planTraining(config, shape, train.recompute)
-  return planWithin(config, shape, train.recompute, parseBytes(memory, 'memory'))
+  if (memory === undefined) return planTraining(config, shape, train.recompute, device)
+  return planWithin(config, shape, train.recompute, parseBytes(memory, 'memory'), device)
 }

@@ -16,7 +16,7 @@ export function loadDirectory(dir: string, device: Device, quantize: 'none' | 'n
 }
 
 /** Room enough for any of the tiny models. */
-export const testArena = (device: Device) => new Arena(device.kind, 256 << 20)
+export const testArena = (device: Device) => new Arena(device, 256 << 20)
 
 /** Rows [rows, length] of a padded batch as transformers has it, without the padding: what its attention mask leaves. */
 export function unpad(

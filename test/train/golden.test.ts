@@ -130,7 +130,7 @@ function bitsandbytesModel(dir: string, device: Device): Model {
       const packed = read(name)
       return {
         shape: shape as [number, number],
-        packed: packed.reshape([packed.elements]),
+        packed: packed.slice(0, [packed.elements]),
         absmax: read(`${name}.absmax`),
         nestedAbsmax: read(`${name}.nested_absmax`),
         nestedOffset: tensorFrom(device, Float32Array.of(state.nested_offset)),

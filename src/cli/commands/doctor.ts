@@ -51,7 +51,7 @@ function diagnose(): Diagnosis {
     addon: { usable: loaded !== undefined, attempts, ...(loaded && { threads: loaded.threads() }) },
     cuda: {
       file: cudaLibraryFile,
-      failure: loaded ? loaded.cudaStatus(cudaLibraryFile) : 'not tried: the native addon opens it',
+      failure: loaded ? loaded.openCuda(cudaLibraryFile) : 'not tried: the native addon opens it',
     },
     device: openDevice('auto').kind,
   }
