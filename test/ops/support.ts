@@ -17,6 +17,13 @@ export function onEveryDevice(name: string, tests: (device: Device) => void): vo
 /** The largest relative error of one rounding to nearest. */
 export const unitRoundoff = { f32: 2 ** -24, bf16: 2 ** -8, f16: 2 ** -11 }
 
+/** The dtypes that ops compute in on a device. */
+export const floatsOf = ({ activations }: Device) =>
+  activations === 'bf16' ? (['f32', 'bf16'] as const) : (['f32'] as const)
+
+/** The relative error of rounding a result, computed in f32, to the dtype it is stored in. */
+export const storing = (dtype: DType): number => (dtype === 'bf16' ? unitRoundoff.bf16 : 0)
+
 /** Every combination of the listed values. */
 export function grid<Axes extends Record<string, readonly unknown[]>>(
   axes: Axes,
@@ -47,10 +54,16 @@ export const fromBf16 = (bits: Uint16Array): Float32Array =>
 
 /** A tensor of reproducible values in [-1, 1), f32 or bf16. */
 export function random(device: Device, shape: number[], dtype: 'f32' | 'bf16' = 'f32', seed = 1): Tensor {
-  const next = generator(seed)
-  const values = Float32Array.from({ length: elements(shape) }, next)
-  return device.empty(shape, dtype).write(dtype === 'f32' ? values : toBf16(values))
+  return floatTensor(device, Float32Array.from({ length: elements(shape) }, generator(seed)), shape, dtype)
 }
+
+/** A tensor, f32 or bf16, of the given values, rounded to its dtype. */
+export const floatTensor = (
+  device: Device,
+  values: ArrayLike<number>,
+  shape: number[],
+  dtype: 'f32' | 'bf16',
+): Tensor => device.empty(shape, dtype).write(dtype === 'f32' ? Float32Array.from(values) : toBf16(values))
 
 /** An f32 tensor that holds NaN everywhere, to show that an op overwrites all of its output. */
 export const poisoned = (device: Device, shape: number[]): Tensor =>

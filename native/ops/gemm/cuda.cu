@@ -2,6 +2,7 @@
 #include "../ops.h"
 #include "gemv.cuh"
 #include "sm80.cuh"
+#include "sm90.cuh"
 
 namespace loram {
 namespace {
@@ -10,10 +11,17 @@ Output outputTo(const Tensor& c, float alpha, float beta) {
   return {c.data, c.dtype, c.pitch, static_cast<int>(c.rows()), static_cast<int>(c.columns()), alpha, beta};
 }
 
-template <Order orderA, class SourceB>
-void multiply(const Bf16Matrix& a, bool byDepthB, const SourceB& b, const Output& c, int depth, cudaStream_t stream) {
-  byDepthB ? gemmSm80<orderA, Order::byDepth>(a, b, c, depth, stream)
-           : gemmSm80<orderA, Order::byPosition>(a, b, c, depth, stream);
+template <Order orderA, Order orderB>
+void multiply(const Bf16Matrix& a, const Bf16Matrix& b, const Output& c, int depth, cudaStream_t stream) {
+  if (!fitsSm90(c)) return gemmSm80<orderA, orderB>(a, b, c, depth, stream);
+  c.dtype == DType::bf16 ? gemmSm90<orderA, orderB, __nv_bfloat16>(a, b, c, depth, stream)
+                         : gemmSm90<orderA, orderB, float>(a, b, c, depth, stream);
+}
+
+template <Order orderA>
+void multiply(const Bf16Matrix& a, bool byDepthB, const Bf16Matrix& b, const Output& c, int depth, cudaStream_t stream) {
+  byDepthB ? multiply<orderA, Order::byDepth>(a, b, c, depth, stream)
+           : multiply<orderA, Order::byPosition>(a, b, c, depth, stream);
 }
 
 template <bool aligned>
@@ -24,7 +32,9 @@ void multiplyNf4(const Nf4Gemm& op, cudaStream_t stream) {
   const auto weights = nf4Weights(op.packed, op.absmax, op.nestedAbsmax, op.nestedOffset, int64_t{rows} * columns);
   const Nf4Matrix<aligned> w{weights, rows, columns};
   if (!op.transposed && x->rows <= gemvMaxTokens) return queueGemv(w, *x, outputTo(op.y, 1, op.beta), stream);
-  multiply<Order::byDepth>(*x, !op.transposed, w, outputTo(op.y, 1, op.beta), inX, stream);
+  const Output y = outputTo(op.y, 1, op.beta);
+  op.transposed ? gemmSm80<Order::byDepth, Order::byPosition>(*x, w, y, inX, stream)
+                : gemmSm80<Order::byDepth, Order::byDepth>(*x, w, y, inX, stream);
 }
 
 }  // namespace

@@ -117,4 +117,16 @@ struct Output {
   }
 };
 
+struct TilePlace {
+  int m, n;
+};
+
+// Tiles in columns of 8, so that those in flight together share their operands in the second-level cache.
+__device__ inline TilePlace tilePlace(int index, int tilesM, int tilesN) {
+  constexpr int group = 8;
+  const int first = index / (group * tilesN) * group, within = index % (group * tilesN);
+  const int rows = min(group, tilesM - first);
+  return {first + within % rows, within / rows};
+}
+
 }  // namespace loram

@@ -122,18 +122,6 @@ class WarpTile {
   }
 };
 
-struct TilePlace {
-  int m, n;
-};
-
-// Tiles in columns of 8, so that those in flight together share their operands in the second-level cache.
-__device__ inline TilePlace tilePlace(int index, int tilesM, int tilesN) {
-  constexpr int group = 8;
-  const int first = index / (group * tilesN) * group, within = index % (group * tilesN);
-  const int rows = min(group, tilesM - first);
-  return {first + within % rows, within / rows};
-}
-
 template <class Shape, Order orderA, class SourceA, Order orderB, class SourceB>
 __global__ void __launch_bounds__(Shape::threads, 1)
     gemmSm80(const SourceA a, const SourceB b, Output c, int depth, int depthOfPart) {
