@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { openSafetensors } from '../../src/formats/safetensors.ts'
 import { cpu, cudaStatus, openDevice } from '../../src/tensor/device.ts'
 import { bytesPerElement, type DType, elements } from '../../src/tensor/dtype.ts'
-import { type Device, Tensor, type TensorData, tensorFrom } from '../../src/tensor/tensor.ts'
+import { type Device, Tensor, type TensorData } from '../../src/tensor/tensor.ts'
 import { goldenPath } from '../golden.ts'
 
 /** Runs the same tests on every device there is; one that is missing is listed as skipped, with the reason. */
@@ -65,9 +65,9 @@ export const floatTensor = (
   dtype: 'f32' | 'bf16',
 ): Tensor => device.empty(shape, dtype).write(dtype === 'f32' ? Float32Array.from(values) : toBf16(values))
 
-/** An f32 tensor that holds NaN everywhere, to show that an op overwrites all of its output. */
-export const poisoned = (device: Device, shape: number[]): Tensor =>
-  tensorFrom(device, new Float32Array(elements(shape)).fill(Number.NaN), shape)
+/** A tensor that holds NaN everywhere, to show that an op overwrites all of its output. */
+export const poisoned = (device: Device, shape: number[], dtype: 'f32' | 'bf16' = 'f32'): Tensor =>
+  floatTensor(device, new Float32Array(elements(shape)).fill(Number.NaN), shape, dtype)
 
 /** A tensor's values as doubles, whatever its dtype. */
 export function toArray(tensor: Tensor): Float64Array {
