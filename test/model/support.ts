@@ -5,7 +5,7 @@ import { parseConfig } from '../../src/model/config.ts'
 import { buildModel, logitsOf, type Model, modelForward } from '../../src/model/model.ts'
 import { checkpointSource } from '../../src/model/weights.ts'
 import { Arena } from '../../src/tensor/arena.ts'
-import { type Device, type Tensor, tensorFrom } from '../../src/tensor/tensor.ts'
+import type { Device, Tensor } from '../../src/tensor/tensor.ts'
 import { toDevice } from '../../src/train/step.ts'
 import { expectWithin, largest, type readGolden } from '../ops/support.ts'
 
@@ -65,6 +65,3 @@ export function expectLogits(model: Model, micro: MicroBatch & { kept: number[] 
 /** Rows `kept` of golden logits [rows * length, vocab]. */
 export const rowsOf = (data: Float32Array, kept: number[], columns: number): Float32Array =>
   Float32Array.from(kept.flatMap((row) => Array.from(data.subarray(row * columns, (row + 1) * columns))))
-
-export const onDevice = (device: Device, data: Float32Array, shape: number[]): Tensor =>
-  tensorFrom(device, Float32Array.from(data), shape)
