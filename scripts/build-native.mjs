@@ -11,6 +11,8 @@ const nodeGyp = createRequire(import.meta.url).resolve('node-gyp/bin/node-gyp.js
 const command = process.argv[2] ?? 'build'
 const steps = command === 'rebuild' ? ['rebuild'] : ['configure', 'build']
 for (const step of steps) {
-  const { status } = spawnSync(process.execPath, [nodeGyp, step, '--silent', '-j', 'max', ...headers], { stdio: 'inherit' })
+  const { status } = spawnSync(process.execPath, [nodeGyp, step, '--silent', '-j', 'max', ...headers], {
+    stdio: 'inherit',
+  })
   if (status !== 0) process.exit(status ?? 1)
 }
