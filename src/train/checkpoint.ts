@@ -22,6 +22,8 @@ export interface Progress {
   step: number
   /** Where the batch stream goes on. */
   batches: BatchState
+  /** The last step that was evaluated. */
+  evaluatedStep: number
   /** The best evaluation so far, and how many came since. */
   best?: { step: number; loss: number }
   evaluationsSinceBest: number
@@ -32,6 +34,7 @@ const stateSchema = z.object({
   progress: z.object({
     step: z.int(),
     batches: z.object({ epoch: z.int(), position: z.int() }),
+    evaluatedStep: z.int(),
     best: z.object({ step: z.int(), loss: z.number() }).exactOptional(),
     evaluationsSinceBest: z.int(),
   }),

@@ -96,7 +96,7 @@ describe('trainLoRAM', () => {
   test.each([1, 5])(
     'stopped after step %i and resumed, it ends with the same bytes as without a stop',
     async (steps) => {
-      const whole = options()
+      const whole = options({ train: long })
       await trainLoRAM(whole)
       const { output } = options()
       await abortAfter(steps, { output })
