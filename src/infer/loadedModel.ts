@@ -74,19 +74,15 @@ export function generateFrom(
     })
   }
   const began = performance.now()
+  const tokenIds: number[] = []
   const pieces: string[] = []
-  const generator = generateText(model, tokenizer, ids, options)
-  for (;;) {
-    const next = generator.next()
-    if (next.done) {
-      const { tokenIds } = next.value
-      const tokensPerSecond = (1000 * tokenIds.length) / (performance.now() - began)
-      return { text: pieces.join(''), tokenIds, promptTokens: ids.length, tokensPerSecond }
-    }
-    pieces.push(next.value)
-    emit(next.value)
+  for (const piece of generateText(model, tokenizer, ids, options, tokenIds)) {
+    pieces.push(piece)
+    emit(piece)
     if (signal.aborted) throw new AbortError('generation was aborted')
   }
+  const tokensPerSecond = (1000 * tokenIds.length) / (performance.now() - began)
+  return { text: pieces.join(''), tokenIds, promptTokens: ids.length, tokensPerSecond }
 }
 
 function promptIds(tokenizer: Tokenizer, prompt: string, chat: boolean): number[] {

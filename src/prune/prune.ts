@@ -8,7 +8,7 @@ import type { ResolvedOptions } from '../options.ts'
 import type { Device } from '../tensor/tensor.ts'
 import type { Tokenizer } from '../tokenizer/tokenizer.ts'
 import { makePlan } from './methods.ts'
-import { defaultLayers } from './plan.ts'
+import { layersToPrune } from './plan.ts'
 import { writePruned } from './slice.ts'
 
 type PruneOptions = NonNullable<ResolvedOptions['prune']>
@@ -32,22 +32,12 @@ export async function pruneModel(
       remedy: 'prune the original, or leave prune out to train on this one',
     })
   }
-  const layers = checkLayers(options.layers ?? defaultLayers(config.numHiddenLayers), config.numHiddenLayers)
+  const layers = layersToPrune(config.numHiddenLayers, options.layers)
   const plan = await makePlan(checkpoint, config, device, { ...options, layers }, () =>
     calibration(tokenizer(), options),
   )
   writePruned(checkpoint, plan, dir)
   return plan
-}
-
-function checkLayers([start, end]: readonly [number, number], count: number): [number, number] {
-  if (start < end && end <= count) return [start, end]
-  throw new ConfigError('E_CONFIG', 'no such layers to prune', {
-    field: 'prune.layers',
-    expected: `[first, end) within ${count} layers`,
-    found: `[${start}, ${end})`,
-    remedy: 'name the layers; by default the first four and the last two stay whole',
-  })
 }
 
 /** Windows of text that importance is measured on, all in one micro-batch, every token a target. */

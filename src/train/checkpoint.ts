@@ -111,8 +111,8 @@ export function restoreNewest(
 /** A checkpoint's state, or `undefined` where a file is missing or not what was written. */
 function readState(folder: string): z.infer<typeof stateSchema> | undefined {
   const file = path.join(folder, stateFile)
-  if (!existsSync(file)) return undefined
-  const json = readJsonObject(file)
+  const json = parsed(file)
+  if (!json) return undefined
   if (typeof json.format_version === 'number' && json.format_version > formatVersion) {
     throw new RunError('E_VERSION', 'the checkpoint was written by a newer loram', {
       file,
@@ -129,6 +129,14 @@ function readState(folder: string): z.infer<typeof stateSchema> | undefined {
       return existsSync(part) && digest(part) === sha256
     })
   return whole ? state : undefined
+}
+
+function parsed(file: string): Record<string, unknown> | undefined {
+  try {
+    return readJsonObject(file)
+  } catch {
+    return undefined
+  }
 }
 
 const digest = (file: string) => createHash('sha256').update(readFileSync(file)).digest('hex')
