@@ -49,22 +49,20 @@ const restore = (folder: string) => {
 
 test('kill -9 at any moment leaves a complete checkpoint', { timeout: 120_000 }, async () => {
   const next = generator(7)
-  let restored = 0
   const saver = fileURLToPath(new URL('saver.mjs', import.meta.url))
   for (let round = 0; round < 40; round++) {
     const child = spawn(process.execPath, [saver, dir], { stdio: ['ignore', 'pipe', 'inherit'] })
     await once(child.stdout, 'data')
-    // Ten to fifty milliseconds: some checkpoints later, in the middle of one
-    await new Promise((resolve) => setTimeout(resolve, 30 + 20 * next()))
+    // The first checkpoint is there; up to forty milliseconds later some other is being written
+    await new Promise((resolve) => setTimeout(resolve, 20 + 20 * next()))
     child.kill('SIGKILL')
     await once(child, 'exit')
     const { step, damaged } = restore(dir)
     expect(damaged).toEqual([])
-    if (step) restored++
+    expect(step).toBeGreaterThan(0)
     rmSync(dir, { recursive: true })
     mkdirSync(dir)
   }
-  expect(restored).toBeGreaterThan(20)
 })
 
 describe('a damaged checkpoint is told of, and the one before is used', () => {
