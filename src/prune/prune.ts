@@ -7,6 +7,7 @@ import type { OpenCheckpoint } from '../model/open.ts'
 import type { ResolvedOptions } from '../options.ts'
 import type { Device } from '../tensor/tensor.ts'
 import type { Tokenizer } from '../tokenizer/tokenizer.ts'
+import type { StopSignal } from '../worker/protocol.ts'
 import { makePlan } from './methods.ts'
 import { layersToPrune } from './plan.ts'
 import { writePruned } from './slice.ts'
@@ -17,6 +18,7 @@ type PruneOptions = NonNullable<ResolvedOptions['prune']>
  * Prunes the model `source` and writes the small one to the folder `dir`.
  * @param trainingData measures importance where no calibration text is given
  * @throws {PlanError} `E_PLAN`: the model is pruned already
+ * @throws {AbortError} the signal, between two layers; nothing is written
  */
 export async function pruneModel(
   source: OpenCheckpoint,
@@ -24,6 +26,7 @@ export async function pruneModel(
   options: PruneOptions & { seed: number; trainingData?: string | string[] | undefined },
   device: Device,
   dir: string,
+  signal: StopSignal,
 ): Promise<PruningPlan> {
   const { checkpoint, config } = source
   if (checkpoint.pruning) {
@@ -33,10 +36,10 @@ export async function pruneModel(
     })
   }
   const layers = layersToPrune(config.numHiddenLayers, options.layers)
-  const plan = await makePlan(checkpoint, config, device, { ...options, layers }, () =>
+  const plan = await makePlan(checkpoint, config, device, { ...options, layers, signal }, () =>
     calibration(tokenizer(), options),
   )
-  writePruned(checkpoint, plan, dir)
+  writePruned(checkpoint, plan, dir, signal)
   return plan
 }
 

@@ -5,6 +5,7 @@ import { arenaBytes, fullMicroBatch, metaModel } from '../../src/memory/measure.
 import { modelBytes, planTraining, planWithin, type TrainingShape } from '../../src/memory/planner.ts'
 import { Arena } from '../../src/tensor/arena.ts'
 import { trainStep } from '../../src/train/step.ts'
+import { neverAborted } from '../../src/worker/protocol.ts'
 import { expectError } from '../formats/scratch.ts'
 import { goldenPath } from '../golden.ts'
 import { loadDirectory } from '../model/support.ts'
@@ -75,7 +76,7 @@ onEveryDevice('the memory plan', (device) => {
   test('of an evaluation is what it takes, to the byte', () => {
     const model = loadDirectory(goldenPath('models', 'llama2'), device)
     const micro = fullMicroBatch(40)
-    const evaluate = (of: typeof model, arena: Arena) => evaluateLoss(of, arena, [micro], { aborted: false })
+    const evaluate = (of: typeof model, arena: Arena) => evaluateLoss(of, arena, [micro], neverAborted)
     const bytes = arenaBytes((arena) => evaluate(metaModel(model.config, 'none'), arena))
     const arena = new Arena(device.kind, bytes)
     evaluate(model, arena)
