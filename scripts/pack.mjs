@@ -6,7 +6,7 @@ import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-/** What the addon may need of the system it runs on; docs/packages.md says which systems have it. */
+/** What the addon may need of the system it runs on; docs/installation.md says which systems have it. */
 const newest = { GLIBC: '2.34', GLIBCXX: '3.4.30', CXXABI: '1.3.13', GCC: '12.0.0' }
 
 const root = fileURLToPath(new URL('..', import.meta.url))
