@@ -1,5 +1,5 @@
-// Builds the addon with node-gyp, and the CUDA library where nvcc is. Node's own headers are used where the installation has them, so that building needs no
-// download; elsewhere node-gyp fetches the headers of this Node version.
+// Builds the addon with node-gyp, and the CUDA library where nvcc is. Node's own headers are used where the installation
+// has them, so that building needs no download; elsewhere node-gyp fetches the headers of this Node version.
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'

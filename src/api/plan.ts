@@ -12,9 +12,9 @@ import {
   planWithin,
   unprunedConfig,
 } from '../memory/planner.ts'
-import { parseConfig } from '../model/config.ts'
+import { type LlamaConfig, parseConfig } from '../model/config.ts'
 import { type PlanOptions, planCommandOptions } from '../options.ts'
-import { choose, defaultLayers, prunedConfig } from '../prune/plan.ts'
+import { choose, layersToPrune, prunedConfig } from '../prune/plan.ts'
 import { metaDevice } from '../tensor/device.ts'
 import { validate } from '../validate.ts'
 
@@ -37,18 +37,7 @@ export function plan(options: PlanOptions): ModelPlan {
   const pruningFile = path.join(model, 'pruning.json')
   const pruning = existsSync(pruningFile) ? readPruning(pruningFile) : undefined
   const config = parseConfig(readJsonObject(file), file, pruning)
-  const layers = prune?.layers ?? defaultLayers(config.numHiddenLayers)
-  // Only the counts matter here, not which structures stay
-  const equal = {
-    channels: new Float32Array(config.intermediateSize),
-    kvHeads: new Float32Array(config.numKeyValueHeads),
-  }
-  const small = prune
-    ? prunedConfig(
-        config,
-        choose(config, prune.ratio, layers, () => equal),
-      )
-    : config
+  const small = prune ? pruneWidths(config, prune) : config
   const before = unprunedConfig(config)
   const bytes = modelBytes(metaModel(before, 'none', device))
   return {
@@ -61,4 +50,17 @@ export function plan(options: PlanOptions): ModelPlan {
         ? planTraining(small, shape, recompute, device)
         : planWithin(small, shape, recompute, parseBytes(memory, 'memory'), device),
   }
+}
+
+/** The widths that pruning leaves: only how much stays matters here, not what. */
+function pruneWidths(
+  config: LlamaConfig,
+  { ratio, layers }: { ratio: number; layers?: [number, number] | undefined },
+): LlamaConfig {
+  const { intermediateSize, numKeyValueHeads, numHiddenLayers } = config
+  const equal = { channels: new Float32Array(intermediateSize), kvHeads: new Float32Array(numKeyValueHeads) }
+  return prunedConfig(
+    config,
+    choose(config, ratio, layersToPrune(numHiddenLayers, layers), () => equal),
+  )
 }

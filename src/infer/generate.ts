@@ -71,25 +71,27 @@ function nextLogits(model: Model, arena: Arena, cache: KvCache, ids: readonly nu
   return logits
 }
 
-/** Text that follows `prompt`, in pieces as it is generated. */
+/**
+ * Text that follows `prompt`, in pieces as it is generated.
+ * @param tokenIds receives the ids that the text is made of
+ */
 export function* generateText(
   model: Model,
   tokenizer: Tokenizer,
   prompt: readonly number[],
   options: GenerateOptions,
-): Generator<string, { tokenIds: number[] }> {
-  const tokenIds: number[] = []
+  tokenIds: number[] = [],
+): Generator<string, void> {
   let pending = ''
   for (const text of decoded()) {
     pending += text
     const end = firstOf(pending, options.stop)
     const safe = end >= 0 ? end : pending.length - heldBack(pending, options.stop)
     if (safe > 0) yield pending.slice(0, safe)
-    if (end >= 0) return { tokenIds }
+    if (end >= 0) return
     pending = pending.slice(safe)
   }
   if (pending) yield pending
-  return { tokenIds }
 
   function* decoded() {
     const decoder = streamDecoder(tokenizer)

@@ -10,7 +10,7 @@ import { openDevice } from '../tensor/device.ts'
 import { chatSegments } from '../tokenizer/chatSegments.ts'
 import { encodeSegments } from '../tokenizer/segments.ts'
 import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts'
-import type { Context, StopSignal } from '../worker/protocol.ts'
+import { type Context, type StopSignal, stopIfAborted } from '../worker/protocol.ts'
 import { generateText } from './generate.ts'
 import { type Evaluation, evaluateExamples } from './perplexity.ts'
 
@@ -47,7 +47,7 @@ export async function evaluateData(
       ? await corpusExamples(data, tokenizer, sequenceLength)
       : await loadExamples(data, tokenizer, { sequenceLength, ...(format !== 'auto' && { format }) })
   const result = evaluateExamples(model, examples.slice(0, limit), { microBatchSize, sequenceLength }, signal)
-  if (!result) throw new AbortError('the evaluation was aborted')
+  if (!result) throw new AbortError('evaluate was aborted')
   return result
 }
 
@@ -74,19 +74,15 @@ export function generateFrom(
     })
   }
   const began = performance.now()
+  const tokenIds: number[] = []
   const pieces: string[] = []
-  const generator = generateText(model, tokenizer, ids, options)
-  for (;;) {
-    const next = generator.next()
-    if (next.done) {
-      const { tokenIds } = next.value
-      const tokensPerSecond = (1000 * tokenIds.length) / (performance.now() - began)
-      return { text: pieces.join(''), tokenIds, promptTokens: ids.length, tokensPerSecond }
-    }
-    pieces.push(next.value)
-    emit(next.value)
-    if (signal.aborted) throw new AbortError('generation was aborted')
+  for (const piece of generateText(model, tokenizer, ids, options, tokenIds)) {
+    pieces.push(piece)
+    emit(piece)
+    stopIfAborted(signal, 'generate')
   }
+  const tokensPerSecond = (1000 * tokenIds.length) / (performance.now() - began)
+  return { text: pieces.join(''), tokenIds, promptTokens: ids.length, tokensPerSecond }
 }
 
 function promptIds(tokenizer: Tokenizer, prompt: string, chat: boolean): number[] {

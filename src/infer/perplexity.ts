@@ -6,7 +6,7 @@ import { type Model, modelForward } from '../model/model.ts'
 import type { Arena } from '../tensor/arena.ts'
 import { zeros } from '../tensor/tensor.ts'
 import { toDevice } from '../train/step.ts'
-import type { StopSignal } from '../worker/protocol.ts'
+import { neverAborted, type StopSignal } from '../worker/protocol.ts'
 
 export interface Evaluation {
   /** exp(loss) */
@@ -53,7 +53,7 @@ export function evaluateExamples(
   signal: StopSignal,
 ): Evaluation | undefined {
   const largest = fullMicroBatch(sizes.microBatchSize * sizes.sequenceLength)
-  const arena = arenaFor(model, (twin, meta) => evaluateLoss(twin, meta, [largest], { aborted: false }))
+  const arena = arenaFor(model, (twin, meta) => evaluateLoss(twin, meta, [largest], neverAborted))
   try {
     return evaluateLoss(model, arena, evaluationBatches(examples, sizes), signal)
   } finally {

@@ -10,12 +10,17 @@ export interface SampleOptions {
   seed: number
 }
 
+/** A token e^30 times less likely than the first is never drawn; leaving such out spares sorting the whole vocabulary. */
+const negligible = 30
+
 /** The next token by `logits` [vocab]. Token number `step` of a sequence draws the same way for the same seed. */
 export function sample(logits: Float32Array, { temperature, topK, topP, seed }: SampleOptions, step: number): number {
   if (temperature === 0) return argmax(logits)
-  const order = Array.from(logits.keys()).sort((a, b) => logits[b]! - logits[a]!)
+  const most = logits[argmax(logits)]!
+  const likely = Array.from(logits.keys()).filter((id) => logits[id]! > most - negligible * temperature)
+  const order = likely.sort((a, b) => logits[b]! - logits[a]!)
   const candidates = topK > 0 ? order.slice(0, topK) : order
-  const weights = candidates.map((id) => Math.exp((logits[id]! - logits[order[0]!]!) / temperature))
+  const weights = candidates.map((id) => Math.exp((logits[id]! - most) / temperature))
   const nucleus = weights.slice(0, reach(weights, topP * sum(weights)) + 1)
   return candidates[reach(nucleus, uniform(1, seed, step)[0]! * sum(nucleus))]!
 }

@@ -27,7 +27,7 @@ export function attention(
     queryBounds: [queryBounds, 'bounds', 'i32'],
     keyBounds: [keyBounds, 'bounds', 'i32'],
   })
-  checkHeads('attention', width, kvWidth, headDim)
+  checkHeads('attention', q, kvWidth, headDim)
   const y = q.device.empty([queries, width], q.dtype)
   const lse = q.device.empty([queries, width / headDim], 'f32')
   call('attention', q, k, v, queryBounds, keyBounds, y, lse, headDim)
@@ -48,7 +48,7 @@ export function attentionBackward(
   bounds: Tensor,
   headDim: number,
 ): { dq: Tensor; dk: Tensor; dv: Tensor } {
-  const { width, kvWidth } = match('attentionBackward', {
+  const { kvWidth } = match('attentionBackward', {
     q: [q, 'tokens width', 'float'],
     dy: [dy, 'tokens width', q.dtype],
     k: [k, 'tokens kvWidth', q.dtype],
@@ -57,7 +57,7 @@ export function attentionBackward(
     lse: [lse, 'tokens heads', 'f32'],
     bounds: [bounds, 'bounds', 'i32'],
   })
-  checkHeads('attentionBackward', width, kvWidth, headDim)
+  checkHeads('attentionBackward', q, kvWidth, headDim)
   const dq = q.device.empty(q.shape, q.dtype)
   const dk = q.device.empty(k.shape, q.dtype)
   const dv = q.device.empty(v.shape, q.dtype)
@@ -65,7 +65,14 @@ export function attentionBackward(
   return { dq, dk, dv }
 }
 
-function checkHeads(op: string, width: number, kvWidth: number, headDim: number): void {
+function checkHeads(op: string, { device, shape }: Tensor, kvWidth: number, headDim: number): void {
+  const width = shape[1]!
+  if (device.rowAlignment > 1 && headDim % 8 !== 0) {
+    throw new OpError('E_OP', `${op}: the heads do not fit the GPU`, {
+      expected: 'a headDim that is a multiple of 8',
+      found: String(headDim),
+    })
+  }
   if (kvWidth % headDim === 0 && width % kvWidth === 0) return
   throw new OpError('E_OP', `${op}: the heads do not fit`, {
     expected: `key-value heads of ${headDim}, each read by the same number of query heads`,

@@ -3,9 +3,11 @@ import { type Checkpoint, fingerprint } from '../formats/huggingFace.ts'
 import type { PruningPlan } from '../formats/pruningJson.ts'
 import { arenaFor } from '../memory/measure.ts'
 import type { LlamaConfig } from '../model/config.ts'
-import { buildModel } from '../model/model.ts'
+import { buildModel, type Model } from '../model/model.ts'
 import { checkpointSource } from '../model/weights.ts'
+import type { Arena } from '../tensor/arena.ts'
 import type { Device } from '../tensor/tensor.ts'
+import type { StopSignal } from '../worker/protocol.ts'
 import { type Grouping, layerImportance } from './importance.ts'
 import { choose, type Dimensions, type LayerImportance } from './plan.ts'
 import { randomImportance } from './random.ts'
@@ -23,6 +25,7 @@ export interface PruneSettings {
   importance: (typeof importances)[number]
   grouping: Grouping
   seed: number
+  signal: StopSignal
 }
 
 /** Decides what to keep of the model in `checkpoint`. `calibration` is asked for where the method measures on text. */
@@ -54,7 +57,7 @@ async function measured(
   checkpoint: Checkpoint,
   config: LlamaConfig,
   device: Device,
-  { importance, grouping, layers }: PruneSettings,
+  { importance, grouping, layers, signal }: PruneSettings,
   calibration: () => Promise<MicroBatch>,
 ): Promise<(layer: number) => LayerImportance> {
   const sizes: Dimensions = config
@@ -65,8 +68,12 @@ async function measured(
   )
   if (importance === 'magnitude') return (layer) => layerImportance(model.layers[layer]!, sizes, grouping)
   const text = await calibration()
-  const arena = arenaFor(model, (twin, meta) => taylorImportance(twin, meta, text, sizes, layers, grouping))
-  const scores = taylorImportance(model, arena, text, sizes, layers, grouping)
-  arena.dispose()
-  return (layer) => scores.get(layer)!
+  const measure = (on: Model, arena: Arena) => taylorImportance(on, arena, text, sizes, layers, grouping, signal)
+  const arena = arenaFor(model, measure)
+  try {
+    const scores = measure(model, arena)
+    return (layer) => scores.get(layer)!
+  } finally {
+    arena.dispose()
+  }
 }

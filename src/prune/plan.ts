@@ -14,8 +14,22 @@ export interface LayerImportance {
 /** The dimensions that decide what can be cut, of the original model. */
 export type Dimensions = Omit<PruningPlan['source'], 'name' | 'fingerprint'>
 
-/** The paper leaves the first four and the last two layers whole. */
-export const defaultLayers = (numHiddenLayers: number): [number, number] => [4, numHiddenLayers - 2]
+/**
+ * The layers to prune, half-open. By default all but the first four and the last two, as in the paper.
+ * @throws {ConfigError} `E_CONFIG`: the model has no such layers
+ */
+export function layersToPrune(
+  numHiddenLayers: number,
+  [start, end]: readonly [number, number] = [4, numHiddenLayers - 2],
+): [number, number] {
+  if (start < end && end <= numHiddenLayers) return [start, end]
+  throw new ConfigError('E_CONFIG', 'no such layers to prune', {
+    field: 'prune.layers',
+    expected: `[first, end) within ${numHiddenLayers} layers`,
+    found: `[${start}, ${end})`,
+    remedy: 'name the layers to prune; by default the first four and the last two stay whole',
+  })
+}
 
 /**
  * How many channels and kv heads stay at `ratio`.

@@ -7,8 +7,9 @@ import type { OpenCheckpoint } from '../model/open.ts'
 import type { ResolvedOptions } from '../options.ts'
 import type { Device } from '../tensor/tensor.ts'
 import type { Tokenizer } from '../tokenizer/tokenizer.ts'
+import type { StopSignal } from '../worker/protocol.ts'
 import { makePlan } from './methods.ts'
-import { defaultLayers } from './plan.ts'
+import { layersToPrune } from './plan.ts'
 import { writePruned } from './slice.ts'
 
 type PruneOptions = NonNullable<ResolvedOptions['prune']>
@@ -17,6 +18,7 @@ type PruneOptions = NonNullable<ResolvedOptions['prune']>
  * Prunes the model `source` and writes the small one to the folder `dir`.
  * @param trainingData measures importance where no calibration text is given
  * @throws {PlanError} `E_PLAN`: the model is pruned already
+ * @throws {AbortError} the signal, between two layers; nothing is written
  */
 export async function pruneModel(
   source: OpenCheckpoint,
@@ -24,6 +26,7 @@ export async function pruneModel(
   options: PruneOptions & { seed: number; trainingData?: string | string[] | undefined },
   device: Device,
   dir: string,
+  signal: StopSignal,
 ): Promise<PruningPlan> {
   const { checkpoint, config } = source
   if (checkpoint.pruning) {
@@ -32,22 +35,12 @@ export async function pruneModel(
       remedy: 'prune the original, or leave prune out to train on this one',
     })
   }
-  const layers = checkLayers(options.layers ?? defaultLayers(config.numHiddenLayers), config.numHiddenLayers)
-  const plan = await makePlan(checkpoint, config, device, { ...options, layers }, () =>
+  const layers = layersToPrune(config.numHiddenLayers, options.layers)
+  const plan = await makePlan(checkpoint, config, device, { ...options, layers, signal }, () =>
     calibration(tokenizer(), options),
   )
-  writePruned(checkpoint, plan, dir)
+  writePruned(checkpoint, plan, dir, signal)
   return plan
-}
-
-function checkLayers([start, end]: readonly [number, number], count: number): [number, number] {
-  if (start < end && end <= count) return [start, end]
-  throw new ConfigError('E_CONFIG', 'no such layers to prune', {
-    field: 'prune.layers',
-    expected: `[first, end) within ${count} layers`,
-    found: `[${start}, ${end})`,
-    remedy: 'name the layers; by default the first four and the last two stay whole',
-  })
 }
 
 /** Windows of text that importance is measured on, all in one micro-batch, every token a target. */

@@ -5,6 +5,7 @@ import { readTensor } from '../model/weights.ts'
 import { gatherColumns, gatherRows } from '../native/gather.ts'
 import { cpu } from '../tensor/device.ts'
 import { type Tensor, tensorFrom } from '../tensor/tensor.ts'
+import { type StopSignal, stopIfAborted } from '../worker/protocol.ts'
 import { keptIndices } from './plan.ts'
 
 /** The part of a weight [out, in] that `plan` keeps: bit-equal copies of its rows or columns, or the weight itself. */
@@ -31,7 +32,7 @@ function slicedShape(name: string, [out, inputs]: readonly number[], plan: Pruni
  * Writes the pruned checkpoint: the original's weights cut by `plan`, its config and tokenizer, and `pruning.json`. Takes
  * the host memory of one weight at a time.
  */
-export function writePruned(checkpoint: Checkpoint, plan: PruningPlan, dir: string): void {
+export function writePruned(checkpoint: Checkpoint, plan: PruningPlan, dir: string, signal: StopSignal): void {
   const entries = Array.from(checkpoint.tensors, ([name, { dtype, shape }]) => ({
     name,
     dtype,
@@ -41,6 +42,7 @@ export function writePruned(checkpoint: Checkpoint, plan: PruningPlan, dir: stri
     configJson: checkpoint.configJson,
     entries,
     data: (name) => {
+      stopIfAborted(signal, 'prune')
       const weight = readTensor(checkpoint, name, cpu)
       const sliced = sliceWeight(name, weight, plan)
       const { buffer } = sliced.read()

@@ -3,6 +3,7 @@ import { type Model, type Projection, projectionNames } from '../model/model.ts'
 import type { Arena } from '../tensor/arena.ts'
 import { type Tensor, zeros } from '../tensor/tensor.ts'
 import { accumulate } from '../train/step.ts'
+import { type StopSignal, stopIfAborted } from '../worker/protocol.ts'
 import { type Grouping, layerImportance } from './importance.ts'
 import type { Dimensions, LayerImportance } from './plan.ts'
 
@@ -17,6 +18,7 @@ export function taylorImportance(
   source: Dimensions,
   [start, end]: readonly [number, number],
   grouping: Grouping,
+  signal: StopSignal,
 ): Map<number, LayerImportance> {
   const scores = new Map<number, LayerImportance>()
   const targetCount = calibration.targets.reduce((count, target) => count + Number(target >= 0), 0)
@@ -24,6 +26,7 @@ export function taylorImportance(
   const loss = zeros(arena, [1], 'f32')
   accumulate({ model, arena, recompute: 'full' }, calibration, 1 / targetCount, loss, {
     aroundLayer: (index, backward) => {
+      stopIfAborted(signal, 'prune')
       if (index < start || index >= end) return backward()
       const layer = model.layers[index]!
       const grads = new Map<Projection, Tensor>()

@@ -22,6 +22,8 @@ export interface Progress {
   step: number
   /** Where the batch stream goes on. */
   batches: BatchState
+  /** The last step that was evaluated. */
+  evaluatedStep: number
   /** The best evaluation so far, and how many came since. */
   best?: { step: number; loss: number }
   evaluationsSinceBest: number
@@ -32,6 +34,7 @@ const stateSchema = z.object({
   progress: z.object({
     step: z.int(),
     batches: z.object({ epoch: z.int(), position: z.int() }),
+    evaluatedStep: z.int(),
     best: z.object({ step: z.int(), loss: z.number() }).exactOptional(),
     evaluationsSinceBest: z.int(),
   }),
@@ -108,8 +111,8 @@ export function restoreNewest(
 /** A checkpoint's state, or `undefined` where a file is missing or not what was written. */
 function readState(folder: string): z.infer<typeof stateSchema> | undefined {
   const file = path.join(folder, stateFile)
-  if (!existsSync(file)) return undefined
-  const json = readJsonObject(file)
+  const json = parsed(file)
+  if (!json) return undefined
   if (typeof json.format_version === 'number' && json.format_version > formatVersion) {
     throw new RunError('E_VERSION', 'the checkpoint was written by a newer loram', {
       file,
@@ -126,6 +129,14 @@ function readState(folder: string): z.infer<typeof stateSchema> | undefined {
       return existsSync(part) && digest(part) === sha256
     })
   return whole ? state : undefined
+}
+
+function parsed(file: string): Record<string, unknown> | undefined {
+  try {
+    return readJsonObject(file)
+  } catch {
+    return undefined
+  }
 }
 
 const digest = (file: string) => createHash('sha256').update(readFileSync(file)).digest('hex')

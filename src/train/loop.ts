@@ -41,7 +41,7 @@ export function runLoop(options: LoopOptions, { emit, signal }: Context<RunEvent
       )
     : undefined
   const stream = options.batches(resumed?.batches)
-  const progress: Progress = { step: 0, evaluationsSinceBest: 0, ...resumed, batches: stream.state }
+  const progress: Progress = { step: 0, evaluatedStep: 0, evaluationsSinceBest: 0, ...resumed, batches: stream.state }
   const save = () => {
     const saved = saveCheckpoint(folder, parameters, optimizer, progress, options.keepCheckpoints)
     emit({ type: 'checkpoint', stage, step: progress.step, folder: saved })
@@ -49,32 +49,36 @@ export function runLoop(options: LoopOptions, { emit, signal }: Context<RunEvent
 
   writing(folder, () => mkdirSync(folder, { recursive: true }))
   const source = stream[Symbol.iterator]()
-  while (progress.step < schedule.totalSteps && !isStale(progress, evaluation?.patience)) {
-    const batch: Batch = source.next().value
+  for (;;) {
+    if (evaluation && isDue(progress, evaluation.every, schedule.totalSteps)) record(evaluation.evaluate())
+    if (signal.aborted) {
+      save()
+      throw new AbortError(`${stage} was aborted after step ${progress.step}`, { remedy: 'resume to go on from there' })
+    }
+    if (progress.step >= schedule.totalSteps || isStale(progress, evaluation?.patience)) break
+    step(source.next().value)
+    if (progress.step % options.saveSteps === 0) save()
+  }
+  save()
+  if (progress.best) loadParameters(path.join(folder, bestFile), parameters)
+  return progress
+
+  function step(batch: Batch): void {
     const began = performance.now()
+    const { totalSteps } = schedule
     const learningRate = learningRateAt(schedule, progress.step)
     const { loss, gradNorm } = trainStep(trainer, batch, learningRate)
     if (!Number.isFinite(loss)) throw notANumber(stage, progress, batch, folder)
     progress.step++
     const tokens = batch.microBatches.reduce((sum, { ids }) => sum + ids.length, 0)
     const tokensPerSecond = (1000 * tokens) / (performance.now() - began)
-    const { totalSteps } = schedule
     emit({ type: 'step', stage, step: progress.step, totalSteps, loss, gradNorm, learningRate, tokensPerSecond })
-
-    const last = progress.step === schedule.totalSteps
-    if (evaluation && (last || progress.step % evaluation.every === 0)) record(evaluation.evaluate())
-    if (signal.aborted) {
-      save()
-      throw new AbortError(`${stage} was aborted after step ${progress.step}`, { remedy: 'resume to go on from there' })
-    }
-    if (last || progress.step % options.saveSteps === 0) save()
   }
-  if (progress.best) loadParameters(path.join(folder, bestFile), parameters)
-  return progress
 
   function record(result: Evaluation | undefined): void {
     if (!result) return
     emit({ type: 'evaluation', stage, step: progress.step, ...result })
+    progress.evaluatedStep = progress.step
     if (progress.best && result.loss >= progress.best.loss) {
       progress.evaluationsSinceBest++
       return
@@ -84,6 +88,10 @@ export function runLoop(options: LoopOptions, { emit, signal }: Context<RunEvent
     progress.evaluationsSinceBest = 0
   }
 }
+
+/** Whether the evaluation after the current step is still to be made; an abort may have come between. */
+const isDue = ({ step, evaluatedStep }: Progress, every: number, totalSteps: number) =>
+  step > 0 && step !== evaluatedStep && (step === totalSteps || step % every === 0)
 
 const isStale = ({ evaluationsSinceBest }: Progress, patience: number | undefined) =>
   patience !== undefined && evaluationsSinceBest >= patience

@@ -113,7 +113,14 @@ async function pruneStage(run: Run, source: OpenCheckpoint): Promise<OpenCheckpo
   const { prune, seed, data } = run.options
   if (!prune) return source
   return folderStage(run, 'prune', 'pruned', async (dir) => {
-    await pruneModel(source, () => run.tokenizer, { ...prune, seed, trainingData: data.train }, run.device, dir)
+    await pruneModel(
+      source,
+      () => run.tokenizer,
+      { ...prune, seed, trainingData: data.train },
+      run.device,
+      dir,
+      run.context.signal,
+    )
   })
 }
 

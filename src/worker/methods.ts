@@ -27,9 +27,9 @@ export const methods = {
   trainLoRAM: (given: Options<typeof options.trainLoRAMOptions>, context: Context<RunEvent>): Promise<TrainResult> =>
     trainLoRAMRun(given, context),
 
-  async prune(given: Options<typeof options.pruneCommandOptions>, _context: Context<RunEvent>): Promise<void> {
+  async prune(given: Options<typeof options.pruneCommandOptions>, { signal }: Context<RunEvent>): Promise<void> {
     const source = openModelFolder(given.model)
-    await pruneModel(source, () => loadTokenizer(given.model), given, openDevice(given.device), given.output)
+    await pruneModel(source, () => loadTokenizer(given.model), given, openDevice(given.device), given.output, signal)
   },
 
   async align(given: Options<typeof options.alignCommandOptions>, context: Context<RunEvent>): Promise<void> {

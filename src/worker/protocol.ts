@@ -1,4 +1,4 @@
-import type { PlainError } from '../errors.ts'
+import { AbortError, type PlainError } from '../errors.ts'
 
 /** From the caller to its worker thread: run a method of `methods.ts`. */
 export interface Request {
@@ -15,6 +15,13 @@ export type Response = { id: number } & ({ event: unknown } | { result: unknown 
 /** What a long piece of work looks at between its steps. An AbortSignal is one. */
 export interface StopSignal {
   readonly aborted: boolean
+}
+
+export const neverAborted: StopSignal = { aborted: false }
+
+/** @throws {AbortError} the caller wants `what` to stop */
+export function stopIfAborted(signal: StopSignal, what: string): void {
+  if (signal.aborted) throw new AbortError(`${what} was aborted`)
 }
 
 /** What a method is given besides its options. */

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { readAdapter } from '../../src/formats/peft.ts'
 import { writeTinyModel } from '../cli/support.ts'
 
-const folder = mkdtempSync(path.join(os.tmpdir(), 'loram api '))
+const folder = mkdtempSync(path.join(os.tmpdir(), 'loram api ✨ '))
 const model = path.join(folder, 'model')
 const data = path.join(folder, 'train.jsonl')
 const text = path.join(folder, 'corpus.txt')
@@ -96,7 +96,7 @@ describe('trainLoRAM', () => {
   test.each([1, 5])(
     'stopped after step %i and resumed, it ends with the same bytes as without a stop',
     async (steps) => {
-      const whole = options()
+      const whole = options({ train: long })
       await trainLoRAM(whole)
       const { output } = options()
       await abortAfter(steps, { output })

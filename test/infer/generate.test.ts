@@ -23,17 +23,10 @@ onEveryDevice('generation', (device) => {
   const endingWith = (eosTokenIds: number[]): Model => ({ ...loaded, config: { ...loaded.config, eosTokenIds } })
   const endless = endingWith([])
   const collect = (options: Partial<GenerateOptions> = {}, tokenizer = numbers) => {
-    const text = generateText(endless, tokenizer, prompt, {
-      ...generateDefaults,
-      maxNewTokens: answer.length,
-      ...options,
-    })
-    const pieces: string[] = []
-    for (;;) {
-      const next = text.next()
-      if (next.done) return { pieces, ...next.value }
-      pieces.push(next.value)
-    }
+    const tokenIds: number[] = []
+    const all = { ...generateDefaults, maxNewTokens: answer.length, ...options }
+    const pieces = Array.from(generateText(endless, tokenizer, prompt, all, tokenIds))
+    return { pieces, tokenIds }
   }
 
   describe('of tokens', () => {

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
 import { evaluateExamples, evaluateLoss } from '../../src/infer/perplexity.ts'
+import { neverAborted } from '../../src/worker/protocol.ts'
 import { goldenPath } from '../golden.ts'
 import { expectGolden, goldenBatch, loadDirectory, testArena } from '../model/support.ts'
 import { onEveryDevice, readGolden } from '../ops/support.ts'
@@ -15,7 +16,7 @@ onEveryDevice('an evaluation', (device) => {
 
   // The golden examples have different numbers of targets: a mean of means would differ.
   test.each([1, 2, 3])('of micro-batches of %d weighs every target the same', (microBatchSize) => {
-    const result = evaluateExamples(model, examples, { microBatchSize, sequenceLength: 12 }, { aborted: false })!
+    const result = evaluateExamples(model, examples, { microBatchSize, sequenceLength: 12 }, neverAborted)!
     expectGolden([result.loss], golden('right.loss').data)
     expect(result.perplexity).toBe(Math.exp(result.loss))
     expect(result.tokens).toBe(micro.ids.length)

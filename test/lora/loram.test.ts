@@ -8,6 +8,7 @@ import { openModelFolder } from '../../src/model/open.ts'
 import { makePlan } from '../../src/prune/methods.ts'
 import { writePruned } from '../../src/prune/slice.ts'
 import { trainStep } from '../../src/train/step.ts'
+import { neverAborted } from '../../src/worker/protocol.ts'
 import { scratchFolder } from '../formats/scratch.ts'
 import { goldenPath } from '../golden.ts'
 import { expectLogits, goldenBatch, loadDirectory } from '../model/support.ts'
@@ -20,7 +21,13 @@ onEveryDevice('LoRAM', (device) => {
 
   test('prunes, trains, recovers, and the large model has learnt what the golden one has', async () => {
     const { checkpoint, config } = openModelFolder(goldenPath('loram', 'large'))
-    const settings = { method: 'structured', importance: 'taylor', grouping: 'aligned', seed: 0 } as const
+    const settings = {
+      method: 'structured',
+      importance: 'taylor',
+      grouping: 'aligned',
+      seed: 0,
+      signal: neverAborted,
+    } as const
     const plan = await makePlan(
       checkpoint,
       config,
@@ -29,7 +36,7 @@ onEveryDevice('LoRAM', (device) => {
       async () => calibration,
     )
     expect(plan.kept).toEqual(loramKept)
-    writePruned(checkpoint, plan, dir)
+    writePruned(checkpoint, plan, dir, neverAborted)
 
     const small = loadDirectory(dir, device)
     const parameters = trainAdapter(small, readAdapter(goldenPath('loram', 'adapter-pruned')))

@@ -6,6 +6,7 @@ import { modelBytes, planTraining, planWithin, type TrainingShape } from '../../
 import { Arena } from '../../src/tensor/arena.ts'
 import { cpu } from '../../src/tensor/device.ts'
 import { trainStep } from '../../src/train/step.ts'
+import { neverAborted } from '../../src/worker/protocol.ts'
 import { expectError } from '../formats/scratch.ts'
 import { goldenPath } from '../golden.ts'
 import { loadDirectory } from '../model/support.ts'
@@ -76,7 +77,7 @@ onEveryDevice('the memory plan', (device) => {
   test('of an evaluation is what it takes, to the byte', () => {
     const model = loadDirectory(goldenPath('models', 'llama2'), device)
     const micro = fullMicroBatch(40)
-    const evaluate = (of: typeof model, arena: Arena) => evaluateLoss(of, arena, [micro], { aborted: false })
+    const evaluate = (of: typeof model, arena: Arena) => evaluateLoss(of, arena, [micro], neverAborted)
     const bytes = arenaBytes(device, (arena) => evaluate(metaModel(model.config, 'none', device), arena))
     const arena = new Arena(device, bytes)
     evaluate(model, arena)

@@ -58,7 +58,9 @@ onEveryDevice('attention', (plain) => {
     { heads: { query: 8, keyValue: 1, dim: 128 }, queries: [33, 20], keys: [33, 20] },
     { heads: { query: 9, keyValue: 3, dim: 64 }, queries: [1, 1, 5], keys: [1, 200, 96] },
   ]
-  describe.each(cases)('$heads.query/$heads.keyValue heads of $heads.dim, $queries on $keys', (c) => {
+  // On the GPU a head is read 16 bytes at a time.
+  const fitting = cases.filter(({ heads }) => dtype === 'f32' || heads.dim % 8 === 0)
+  describe.each(fitting)('$heads.query/$heads.keyValue heads of $heads.dim, $queries on $keys', (c) => {
     const { heads } = c
     const { q, k, v, dy, queryBounds, keyBounds } = inputs(heads, c.queries, c.keys)
     const arrays = { q: toArray(q), k: toArray(k), v: toArray(v), dy: toArray(dy) }

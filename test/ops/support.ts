@@ -1,17 +1,27 @@
-import { describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test } from 'vitest'
 import { openSafetensors } from '../../src/formats/safetensors.ts'
 import { cpu, cudaStatus, openDevice } from '../../src/tensor/device.ts'
 import { bytesPerElement, type DType, elements } from '../../src/tensor/dtype.ts'
 import { type Device, Tensor, type TensorData } from '../../src/tensor/tensor.ts'
 import { goldenPath } from '../golden.ts'
 
+/** The dtype that the device of the tests that run now computes in. */
+let precision: Device['activations'] = 'f32'
+
 /** Runs the same tests on every device there is; one that is missing is listed as skipped, with the reason. */
 export function onEveryDevice(name: string, tests: (device: Device) => void): void {
-  describe(`${name} on cpu`, () => tests(cpu))
+  const on = (device: Device) =>
+    describe(`${name} on ${device.kind}`, () => {
+      beforeAll(() => {
+        precision = device.activations
+      })
+      tests(device)
+    })
+  on(cpu)
   const reason = cudaStatus()
   // A skipped describe still runs its callback, to list what it skips.
   if (reason) test.skip(`${name} on cuda (skipped: ${reason})`)
-  else describe(`${name} on cuda`, () => tests(openDevice('cuda')))
+  else on(openDevice('cuda'))
 }
 
 /** The largest relative error of one rounding to nearest. */
@@ -98,6 +108,25 @@ export function expectWithin(
     ratio,
     `element ${index}: got ${values[index]}, want ${want[index]}, off by ${ratio} bounds`,
   ).toBeLessThanOrEqual(1)
+}
+
+/**
+ * Fails unless what a model computed are these values. In fp32: to 1e-5 of the largest, through a few layers. In bf16 every
+ * activation is rounded, by 1.7e-3 of itself on average, some 50 times through a forward and a backward pass: 1.2e-2 by
+ * their root mean square, and up to three times that where few tokens add up. A loss or a norm is a mean over many.
+ */
+export function expectClose(got: Tensor | ArrayLike<number>, want: ArrayLike<number>): void {
+  const bound = 1e-5 * largest(want)
+  if (precision === 'f32') expectWithin(got, want, () => bound)
+  else expectRelative(got instanceof Tensor ? toArray(got) : got, want, want.length > 8 ? 4e-2 : 1e-2)
+}
+
+/** Fails unless the Euclidean norm of the differences is at most `bound` times that of `want`. */
+function expectRelative(got: ArrayLike<number>, want: ArrayLike<number>, bound: number): void {
+  expect(got.length).toBe(want.length)
+  const norm = (term: (i: number) => number) =>
+    Math.sqrt(Array.from(want, (_, i) => term(i) ** 2).reduce((sum, square) => sum + square, 0))
+  expect(norm((i) => got[i]! - want[i]!)).toBeLessThanOrEqual(bound * norm((i) => want[i]!))
 }
 
 /** Largest absolute value: the scale that sums of mixed signs are judged by. */

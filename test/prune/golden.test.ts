@@ -10,6 +10,7 @@ import { choose } from '../../src/prune/plan.ts'
 import { sliceWeight, writePruned } from '../../src/prune/slice.ts'
 import { taylorImportance } from '../../src/prune/taylor.ts'
 import { type Tensor, tensorFrom, zeros } from '../../src/tensor/tensor.ts'
+import { neverAborted } from '../../src/worker/protocol.ts'
 import { scratchFolder } from '../formats/scratch.ts'
 import { goldenPath } from '../golden.ts'
 import { expectGolden, expectLogits, goldenBatch, loadDirectory } from '../model/support.ts'
@@ -20,7 +21,7 @@ onEveryDevice('Taylor importance, against LLM-Pruner', (device) => {
   const sizes = loramPlan.source
   const model = loadDirectory(goldenPath('loram', 'large'), device)
   const measure = (grouping: 'aligned' | 'llm-pruner') => {
-    const work = [calibration, sizes, loramLayers, grouping] as const
+    const work = [calibration, sizes, loramLayers, grouping, neverAborted] as const
     const arena = arenaFor(model, (twin, meta) => taylorImportance(twin, meta, ...work))
     return taylorImportance(model, arena, ...work)
   }
@@ -75,7 +76,7 @@ onEveryDevice('magnitude importance', (device) => {
 describe('the pruned checkpoint', () => {
   const scratch = scratchFolder()
   const dir = path.join(scratch, 'pruned')
-  writePruned(openCheckpoint(goldenPath('loram', 'large')), loramPlan, dir)
+  writePruned(openCheckpoint(goldenPath('loram', 'large')), loramPlan, dir, neverAborted)
 
   test('holds the golden one, byte for byte', () => {
     const want = openCheckpoint(goldenPath('loram', 'pruned'))

@@ -1,5 +1,5 @@
 import { type LlamaConfig, parseConfig } from '../../src/model/config.ts'
-import { choose, defaultLayers, prunedConfig } from '../../src/prune/plan.ts'
+import { choose, layersToPrune, prunedConfig } from '../../src/prune/plan.ts'
 
 const thirteenBillion = {
   hidden_size: 5120,
@@ -33,7 +33,7 @@ export function prunedConfigOf(model: PaperModel, ratio: number): LlamaConfig {
   const equal = { channels: new Float32Array(intermediateSize), kvHeads: new Float32Array(numKeyValueHeads) }
   return prunedConfig(
     config,
-    choose(config, ratio, defaultLayers(numHiddenLayers), () => equal),
+    choose(config, ratio, layersToPrune(numHiddenLayers), () => equal),
   )
 }
 

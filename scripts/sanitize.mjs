@@ -1,0 +1,34 @@
+// Builds the addon with a sanitizer and runs the op tests with it:  node scripts/sanitize.mjs address | undefined
+// The tests run in a copy of the tree, whose build/Release holds that addon.
+import { execFileSync } from 'node:child_process'
+import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const sanitizer = process.argv[2] ?? 'address'
+const run = (command, args, options = {}) => execFileSync(command, args, { cwd: root, stdio: 'inherit', ...options })
+const library = (name) => execFileSync('g++', [`-print-file-name=${name}`], { encoding: 'utf8' }).trim()
+
+const built = path.join('build', sanitizer)
+run('npx', ['cmake-js', 'build', '--silent', '--out', built, '--parallel', '2', `--CDLORAM_SANITIZE=${sanitizer}`])
+
+const copy = mkdtempSync(path.join(os.tmpdir(), `loram-${sanitizer}-`))
+try {
+  for (const name of ['package.json', 'tsconfig.json', 'vitest.config.ts', 'src', 'test']) {
+    cpSync(path.join(root, name), path.join(copy, name), { recursive: true })
+  }
+  symlinkSync(path.join(root, 'node_modules'), path.join(copy, 'node_modules'))
+  mkdirSync(path.join(copy, 'build/Release'), { recursive: true })
+  cpSync(path.join(root, built, 'Release/loram.node'), path.join(copy, 'build/Release/loram.node'))
+  // Both must be there before node starts: ASan takes over malloc, and looks for the C++ library's throw when it starts
+  const preload = ['libasan.so', 'libstdc++.so'].map(library).join(' ')
+  run('npx', ['vitest', 'run', 'test/ops'], {
+    cwd: copy,
+    // Leaks are not looked for: V8 frees nothing when a process ends
+    env: { ...process.env, ...(sanitizer === 'address' && { LD_PRELOAD: preload, ASAN_OPTIONS: 'detect_leaks=0' }) },
+  })
+} finally {
+  rmSync(copy, { recursive: true })
+}

@@ -1,0 +1,29 @@
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { afterAll, expect, test } from 'vitest'
+import { cpu } from '../../src/tensor/device.ts'
+import { goldenPath } from '../golden.ts'
+import { loadDirectory } from './support.ts'
+
+const root = mkdtempSync(path.join(os.tmpdir(), 'loram-weights-'))
+afterAll(() => rmSync(root, { recursive: true }))
+
+test.each([
+  ['NaN', Number.NaN],
+  ['infinity', Number.NEGATIVE_INFINITY],
+])('%s in a weight is refused, naming tensor and element', (name, value) => {
+  const dir = path.join(root, name)
+  cpSync(goldenPath('models', 'llama3'), dir, { recursive: true })
+  const file = path.join(dir, 'model.safetensors')
+  const bytes = readFileSync(file)
+  const headerLength = Number(bytes.readBigUInt64LE(0))
+  const header = JSON.parse(bytes.toString('utf8', 8, 8 + headerLength))
+  const tensor = 'model.layers.1.mlp.up_proj.weight'
+  bytes.writeFloatLE(value, 8 + headerLength + header[tensor].data_offsets[0] + 4 * 77)
+  writeFileSync(file, bytes)
+  expect(() => loadDirectory(dir, cpu)).toThrow(/E_NONFINITE/)
+  expect(() => loadDirectory(dir, cpu)).toThrow(
+    /model\.layers\.1\.mlp\.up_proj\.weight[\s\S]*1 of \d+, the first at element 77/,
+  )
+})

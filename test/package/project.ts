@@ -1,0 +1,37 @@
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readdirSync, writeFileSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+
+/** An empty project into which the packed tarballs were installed as users install them, without install scripts. */
+export interface Project {
+  folder: string
+  /** What a script in it prints. */
+  node(name: string, script: string): string
+  run(command: string, ...args: string[]): string
+}
+
+export function installPacked(): Project {
+  const folder = path.join(mkdtempSync(path.join(os.tmpdir(), 'loram-package-')), 'a project, with spaces')
+  const tarballs = path.join(folder, 'tarballs')
+  mkdirSync(folder)
+  const run = (command: string, ...args: string[]) =>
+    execFileSync(command, args, { cwd: folder, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
+  run(process.execPath, path.join(root, 'scripts/pack.mjs'), tarballs)
+  const packed = readdirSync(tarballs).filter((name) => name.endsWith('.tgz'))
+  writeFileSync(path.join(folder, 'package.json'), '{ "name": "project", "private": true }')
+  run('npm', 'install', '--ignore-scripts', '--prefer-offline', ...packed.map((name) => `./tarballs/${name}`))
+  return {
+    folder,
+    run,
+    node(name, script) {
+      writeFileSync(path.join(folder, name), script)
+      return run(process.execPath, '--no-warnings', name).trim()
+    },
+  }
+}
+
+export const fromRoot = (file: string): string => path.join(root, file)
