@@ -1,4 +1,6 @@
 #pragma once
+#include <algorithm>
+
 #include "../core/tensor.h"
 #include "mma.cuh"
 #include "pipeline.cuh"
@@ -10,26 +12,25 @@ namespace loram {
 // of 8 neighbours in a row, which are zero beyond the matrix.
 struct Bf16Matrix {
   static constexpr bool async = true;
-  struct Fragment {
-    uint4 values;
-  };
+  using Fragment = uint4;
   const __nv_bfloat16* data;
   int64_t pitch;
   int rows, columns;
 
+  // To shared memory, behind the computation.
   __device__ void copy(uint32_t target, int row, int column) const {
     const int bytes = row < rows ? max(0, min(16, 2 * (columns - column))) : 0;
     copyAsync(target, bytes ? data + row * pitch + column : data, bytes);
   }
+  // To registers: fetch() starts the load, decode() waits for it.
   __device__ Fragment fetch(int row, int column) const {
-    if (row >= rows || column >= columns) return {};
-    uint4 values = __ldg(reinterpret_cast<const uint4*>(data + row * pitch + column));
+    const bool inside = row < rows && column < columns;
+    return inside ? __ldg(reinterpret_cast<const uint4*>(data + row * pitch + column)) : uint4{};
+  }
+  __device__ uint4 decode(const Fragment& v, int, int column) const {
     const int count = columns - column;
-    if (count < 8) {
-      values.x &= pairMask(count), values.y &= pairMask(count - 2), values.z &= pairMask(count - 4);
-      values.w &= pairMask(count - 6);
-    }
-    return {values};
+    if (count >= 8) return v;
+    return {v.x & pairMask(count), v.y & pairMask(count - 2), v.z & pairMask(count - 4), v.w & pairMask(count - 6)};
   }
   // Of a pair, the first `count` elements.
   static __device__ uint32_t pairMask(int count) { return count >= 2 ? 0xffffffff : count == 1 ? 0xffff : 0; }
@@ -37,9 +38,10 @@ struct Bf16Matrix {
 
 static __global__ void roundToBf16(const float* source, int64_t sourcePitch, __nv_bfloat16* target, int64_t pitch,
                                    int64_t rows, int64_t columns) {
-  for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) {
-    const int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (column < columns) target[row * pitch + column] = __float2bfloat16(source[row * sourcePitch + column]);
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  for (int64_t i = first; i < rows * columns; i += static_cast<int64_t>(gridDim.x) * blockDim.x) {
+    const int64_t row = i / columns, column = i % columns;
+    target[row * pitch + column] = __float2bfloat16(source[row * sourcePitch + column]);
   }
 }
 
@@ -54,8 +56,9 @@ class Bf16Operand {
       return;
     }
     matrix_ = {copy_.data(), paddedPitch(columns), rows, columns};
-    launch(roundToBf16, dim3(ceilDiv(columns, 256), std::min(rows, 65535)), 256, stream, tensor.as<float>(), tensor.pitch,
-           copy_.data(), matrix_.pitch, rows, columns);
+    const int64_t blocks = std::min<int64_t>(ceilDiv(tensor.elements(), int64_t{256}), 8192);
+    launch(roundToBf16, static_cast<unsigned>(blocks), 256, stream, tensor.as<float>(), tensor.pitch, copy_.data(),
+           matrix_.pitch, rows, columns);
   }
   const Bf16Matrix& operator*() const { return matrix_; }
   const Bf16Matrix* operator->() const { return &matrix_; }

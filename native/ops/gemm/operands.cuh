@@ -19,29 +19,25 @@ struct DroppedMatrix {
 
   __device__ Fragment fetch(int row, int column) const { return matrix.fetch(row, column); }
   __device__ uint4 decode(const Fragment& fragment, int row, int column) const {
-    const uint32_t kept = dropout.kept<8>(static_cast<int64_t>(row) * matrix.columns + column);
+    const uint32_t kept = dropout.kept(static_cast<int64_t>(row) * matrix.columns + column);
     const float scale = dropout.scale();
     const auto drop = [&](uint32_t pair, int first) {
       return packBf16(kept >> first & 1 ? lowBf16(pair) * scale : 0, kept >> first & 2 ? highBf16(pair) * scale : 0);
     };
-    const uint4 v = fragment.values;
+    const uint4 v = matrix.decode(fragment, row, column);
     return {drop(v.x, 0), drop(v.y, 2), drop(v.z, 4), drop(v.w, 6)};
   }
   __device__ void prepare() const {}
 };
 
-// For gemv: a matrix read by lanes that go over its rows 128 elements at a time, four chunks a lane.
-struct Bf16Rows {
-  using Fragment = Bf16Matrix::Fragment;
-  Bf16Matrix matrix;
-
+// For gemv, whose lanes go over rows 128 elements at a time, four chunks each.
+struct Bf16Rows : Bf16Matrix {
   // Where chunk j of lane t begins.
   static __device__ int offset(int t, int j) { return 32 * j + 8 * t; }
   __device__ void fetchRun(Fragment (&run)[4], int row, int column, int t) const {
 #pragma unroll
-    for (int j = 0; j < 4; j++) run[j] = matrix.fetch(row, column + offset(t, j));
+    for (int j = 0; j < 4; j++) run[j] = fetch(row, column + offset(t, j));
   }
-  __device__ uint4 decode(const Fragment& fragment, int, int) const { return fragment.values; }
   __device__ void prepare() const {}
 };
 
@@ -63,7 +59,7 @@ struct Nf4Matrix {
   }
   __device__ void prepare() const { fillNf4Table(); }
 
-  // For gemv, as Bf16Rows; here the 32 codes of a lane are 16 bytes, of one block if rows begin with a block's half.
+  // For gemv, as in Bf16Rows; here the 32 codes of a lane are 16 bytes, of one block if rows begin with a block's half.
   static __device__ int offset(int t, int j) { return 32 * t + 8 * j; }
   __device__ void fetchRun(Fragment (&run)[4], int row, int column, int t) const {
     if (columns % 32 == 0 && row < rows && column + offset(t, 0) < columns) {
@@ -84,36 +80,49 @@ struct Output {
   float alpha = 1, beta = 0;
   Dropout dropout = {};
 
-  // Elements `column` (even) and `column + 1` of a row.
-  __device__ void store(int row, int column, float first, float second) const {
+  // Eight neighbours in a row, `column` being a multiple of 8.
+  __device__ void store(int row, int column, float (&value)[8]) const {
     if (row >= rows || column >= columns) return;
-    first *= alpha, second *= alpha;
+#pragma unroll
+    for (int i = 0; i < 8; i++) value[i] *= alpha;
     if (dropout.probability > 0) {
-      const uint32_t kept = dropout.kept<2>(static_cast<int64_t>(row) * columns + column);
-      first = kept & 1 ? first * dropout.scale() : 0;
-      second = kept & 2 ? second * dropout.scale() : 0;
+      const uint32_t kept = dropout.kept(static_cast<int64_t>(row) * columns + column);
+#pragma unroll
+      for (int i = 0; i < 8; i++) value[i] = kept >> i & 1 ? value[i] * dropout.scale() : 0;
     }
     const int64_t at = row * pitch + column;
     if (dtype == DType::bf16) {
-      storeBf16(static_cast<__nv_bfloat16*>(data) + at, column + 1 < columns, first, second);
+      storeTo(static_cast<__nv_bfloat16*>(data) + at, columns - column, value);
     } else {
-      storeF32(static_cast<float*>(data) + at, column + 1 < columns, first, second);
+      storeTo(static_cast<float*>(data) + at, columns - column, value);
     }
   }
 
  private:
-  __device__ void storeBf16(__nv_bfloat16* c, bool both, float first, float second) const {
-    if (both) {
-      auto* pair = reinterpret_cast<uint32_t*>(c);
-      const uint32_t old = beta == 0 ? 0 : *pair;
-      *pair = packBf16(first + beta * lowBf16(old), second + beta * highBf16(old));
-    } else {
-      *c = __float2bfloat16(beta == 0 ? first : first + beta * __bfloat162float(*c));
+  __device__ void storeTo(__nv_bfloat16* c, int count, const float (&v)[8]) const {
+    if (count < 8) return storeSome(c, count, v);
+    auto* chunk = reinterpret_cast<uint4*>(c);
+    const uint4 old = beta == 0 ? uint4{} : *chunk;
+    const auto sum = [&](uint32_t pair, int i) {
+      return packBf16(v[i] + beta * lowBf16(pair), v[i + 1] + beta * highBf16(pair));
+    };
+    *chunk = {sum(old.x, 0), sum(old.y, 2), sum(old.z, 4), sum(old.w, 6)};
+  }
+  __device__ void storeTo(float* c, int count, const float (&v)[8]) const {
+    if (count < 8 || pitch % 4 != 0) return storeSome(c, min(count, 8), v);
+#pragma unroll
+    for (int i = 0; i < 8; i += 4) {
+      auto* chunk = reinterpret_cast<float4*>(c + i);
+      const float4 old = beta == 0 ? float4{} : *chunk;
+      *chunk = {v[i] + beta * old.x, v[i + 1] + beta * old.y, v[i + 2] + beta * old.z, v[i + 3] + beta * old.w};
     }
   }
-  __device__ void storeF32(float* c, bool both, float first, float second) const {
-    c[0] = beta == 0 ? first : first + beta * c[0];
-    if (both) c[1] = beta == 0 ? second : second + beta * c[1];
+  template <class T>
+  __device__ void storeSome(T* c, int count, const float (&v)[8]) const {
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      if (i < count) c[i] = T(beta == 0 ? v[i] : v[i] + beta * static_cast<float>(c[i]));
+    }
   }
 };
 

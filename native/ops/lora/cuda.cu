@@ -21,6 +21,14 @@ void withDropped(const Op& op, const Bf16Matrix& x, Body body) {
   op.dropout > 0 ? body(DroppedMatrix{x, dropoutOf(op)}) : body(x);
 }
 
+// gemmSm80 for a c with few rows or columns.
+template <Order orderA, Order orderB, class SourceA, class SourceB>
+void skinny(const SourceA& a, const SourceB& b, const Output& c, int depth, cudaStream_t stream) {
+  if (c.columns <= TallTile::N) return gemmSm80With<TallTile, orderA, orderB>(a, b, c, depth, stream);
+  if (c.rows <= WideTile::M) return gemmSm80With<WideTile, orderA, orderB>(a, b, c, depth, stream);
+  gemmSm80With<SmallTile, orderA, orderB>(a, b, c, depth, stream);
+}
+
 }  // namespace
 
 void cuda(const LoraForward& op, cudaStream_t stream) {
@@ -29,7 +37,7 @@ void cuda(const LoraForward& op, cudaStream_t stream) {
   Output u = addTo(op.u, 1);
   u.beta = 0;
   withDropped(op, *x, [&](const auto& dropped) {
-    gemmSm80<Order::byDepth, Order::byDepth>(dropped, *a, u, x->columns, stream);
+    skinny<Order::byDepth, Order::byDepth>(dropped, *a, u, x->columns, stream);
   });
   gemmSm80<Order::byDepth, Order::byDepth>(*Bf16Operand(op.u, stream), *b, addTo(op.y, op.scale), r, stream);
 }
@@ -39,11 +47,11 @@ void cuda(const LoraBackward& op, cudaStream_t stream) {
   const int T = x->rows, r = a->rows, N = dy->columns;
   Scratch<__nv_bfloat16> memory(T * paddedPitch(r), stream);
   const Bf16Matrix d{memory.data(), paddedPitch(r), T, r};
-  gemmSm80<Order::byDepth, Order::byPosition>(
+  skinny<Order::byDepth, Order::byPosition>(
       *dy, *b, Output{memory.data(), DType::bf16, d.pitch, T, r, op.scale}, N, stream);
-  gemmSm80<Order::byPosition, Order::byPosition>(*dy, *u, addTo(op.db, op.scale), T, stream);
+  skinny<Order::byPosition, Order::byPosition>(*dy, *u, addTo(op.db, op.scale), T, stream);
   withDropped(op, *x, [&](const auto& dropped) {
-    gemmSm80<Order::byPosition, Order::byPosition>(d, dropped, addTo(op.da, 1), T, stream);
+    skinny<Order::byPosition, Order::byPosition>(d, dropped, addTo(op.da, 1), T, stream);
   });
   Output dx = addTo(op.dx, 1);
   dx.dropout = dropoutOf(op);

@@ -113,7 +113,8 @@ __device__ void storeChunk(float* target, int count, const float (&v)[8]) {
 // Floor     n / 2 + 4 n / 64 bytes read, 2 n written as bf16: 0.60 GB at 28672 x 8192
 // Threads   8 neighbours each, so that a warp writes 512 bytes in one piece; 4 chunks in flight in each thread
 template <bool aligned, class T>
-__global__ void __launch_bounds__(256) dequantize(Nf4Weights weights, T* w, int64_t pitch, int rows, int columns) {
+__global__ void __launch_bounds__(256) dequantize(Nf4Weights weights, int64_t firstRow, T* w, int64_t pitch, int rows,
+                                                  int columns) {
   constexpr int chunks = 4;
   fillNf4Table();
   __syncthreads();
@@ -123,7 +124,7 @@ __global__ void __launch_bounds__(256) dequantize(Nf4Weights weights, T* w, int6
 #pragma unroll
     for (int i = 0; i < chunks; i++) {
       const int column = first + i * step;
-      if (column < columns) chunk[i] = weights.fetch<aligned>(static_cast<int64_t>(row) * columns + column);
+      if (column < columns) chunk[i] = weights.fetch<aligned>((firstRow + row) * columns + column);
     }
 #pragma unroll
     for (int i = 0; i < chunks; i++) {
@@ -159,17 +160,17 @@ void cuda(const Nf4QuantizeAbsmax& op, cudaStream_t stream) {
 
 void cuda(const Nf4Dequantize& op, cudaStream_t stream) {
   const Tensor& w = op.w;
-  dequantizeNf4(nf4Weights(op.packed, op.absmax, op.nestedAbsmax, op.nestedOffset, w.elements()), w, stream);
+  dequantizeNf4(nf4Weights(op.packed, op.absmax, op.nestedAbsmax, op.nestedOffset, w.elements()), 0, w, stream);
 }
 
-void dequantizeNf4(const Nf4Weights& weights, const Tensor& w, cudaStream_t stream) {
+void dequantizeNf4(const Nf4Weights& weights, int64_t firstRow, const Tensor& w, cudaStream_t stream) {
   const int rows = static_cast<int>(w.rows()), columns = static_cast<int>(w.columns());
   const dim3 grid(ceilDiv(columns, 4 * 8 * 256), std::min(rows, 4096));
   forFloat(w.dtype, [&](auto t) {
     using T = decltype(t);
     const int64_t pitch = w.rank > 1 ? w.pitch : columns;
-    launch(columns % 8 == 0 ? dequantize<true, T> : dequantize<false, T>, grid, 256, stream, weights, w.as<T>(), pitch,
-           rows, columns);
+    launch(columns % 8 == 0 ? dequantize<true, T> : dequantize<false, T>, grid, 256, stream, weights, firstRow,
+           w.as<T>(), pitch, rows, columns);
   });
 }
 
