@@ -66,6 +66,7 @@ Napi::Value gpu(const Napi::CallbackInfo& info) {
     object.Set("totalBytes", static_cast<double>(memory.total));
     object.Set("allocatedBytes", static_cast<double>(memory.allocated));
     object.Set("peakBytes", static_cast<double>(memory.peak));
+    object.Set("scratchPeakBytes", static_cast<double>(memory.scratchPeak));
     return object;
   });
 }

@@ -17,9 +17,8 @@ struct StorageHandle {
 
 // Tells the garbage collector how much memory hangs on a small handle.
 void account(Napi::Env env, const StorageHandle& handle, int64_t sign) {
-  if (handle.storage) {
-    Napi::MemoryManagement::AdjustExternalMemory(env, sign * static_cast<int64_t>(handle.storage->bytes));
-  }
+  if (handle.storage->released) return;
+  Napi::MemoryManagement::AdjustExternalMemory(env, sign * static_cast<int64_t>(handle.storage->bytes));
 }
 void account(Napi::Env, const TensorHandle&, int64_t) {}
 
@@ -44,13 +43,13 @@ T& unwrap(const Napi::Value& value, const napi_type_tag& tag, const char* expect
 
 StorageHandle& storageOf(const Napi::Value& value) {
   auto& handle = unwrap<StorageHandle>(value, storageTag, "storage");
-  if (!handle.storage) throw Napi::Error::New(value.Env(), "this memory was released");
+  if (handle.storage->released) throw Napi::Error::New(value.Env(), "this memory was released");
   return handle;
 }
 
 TensorHandle& handleOf(const Napi::Value& value) {
   auto& handle = unwrap<TensorHandle>(value, tensorTag, "tensor");
-  if (!handle.storage) throw Napi::Error::New(value.Env(), "the memory of this tensor was released");
+  if (handle.storage->released) throw Napi::Error::New(value.Env(), "the memory of this tensor was released");
   return handle;
 }
 
@@ -127,12 +126,11 @@ void fill(const Napi::CallbackInfo& info) {
   typed(info.Env(), [&] { handle.storage->fill(handle.offset, value, static_cast<size_t>(handle.tensor.bytes())); });
 }
 
-// release(storage, tensor?): drops the shares of both handles; the memory goes when no other tensor looks into it.
+// release(storage): gives the memory back now; tensors that look into it cannot be used any more.
 void release(const Napi::CallbackInfo& info) {
-  StorageHandle& handle = unwrap<StorageHandle>(info[0], storageTag, "storage");
+  const StorageHandle& handle = unwrap<StorageHandle>(info[0], storageTag, "storage");
   account(info.Env(), handle, -1);
-  handle.storage.reset();
-  if (!info[1].IsUndefined()) unwrap<TensorHandle>(info[1], tensorTag, "tensor").storage.reset();
+  handle.storage->release();
 }
 
 Napi::Value highWater(const Napi::CallbackInfo& info) {

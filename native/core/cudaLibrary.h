@@ -15,9 +15,10 @@ struct GpuProperties {
   int driver;  // the newest CUDA version that the driver runs, 1000 * major + 10 * minor
 };
 
-// Bytes of the GPU's memory: for all processes, and what this library holds for tensors now and at most so far.
+// Bytes of the GPU's memory: for all processes, what this library holds for tensors now and at most so far, and the most
+// that ops took for partial results.
 struct GpuMemory {
-  size_t free, total, allocated, peak;
+  size_t free, total, allocated, peak, scratchPeak;
 };
 
 template <class Op>

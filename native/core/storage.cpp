@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <new>
+#include <utility>
 
 namespace loram {
 namespace {
@@ -26,7 +27,10 @@ class CpuStorage final : public Storage {
   }
   CpuStorage(const CpuStorage&) = delete;
   CpuStorage& operator=(const CpuStorage&) = delete;
-  ~CpuStorage() override {
+  ~CpuStorage() override { CpuStorage::release(); }
+
+  void release() override {
+    if (std::exchange(released, true)) return;
     if (bytes >= mappedFrom) {
       munmap(data, bytes);
     } else {

@@ -20,7 +20,10 @@ class Storage {
   virtual void upload(const Pieces& target, const void* source) = 0;
   virtual void download(const Pieces& source, void* target) const = 0;
   virtual void fill(size_t offset, uint8_t value, size_t size) = 0;
+  // Gives the memory back now; views into it must not be used any more.
+  virtual void release() = 0;
 
+  bool released = false;
   Device device = Device::cpu;
   void* data = nullptr;
   size_t bytes = 0;

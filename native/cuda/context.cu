@@ -63,16 +63,14 @@ cudaStream_t stream() {
 }
 
 GpuProperties gpuProperties() {
-  enter("the search for a GPU");
-  int count;
-  check(cudaGetDeviceCount(&count));
   cudaDeviceProp device;
-  check(cudaGetDeviceProperties(&device, 0));
   cudaFuncAttributes attributes;
-  check(cudaFuncGetAttributes(&attributes, probe));
-  GpuProperties properties{device.name, device.major, device.minor, device.multiProcessorCount, 0};
-  check(cudaDriverGetVersion(&properties.driver));
-  return properties;
+  int driver;
+  for (const cudaError_t status : {cudaGetDeviceProperties(&device, 0), cudaFuncGetAttributes(&attributes, probe),
+                                   cudaDriverGetVersion(&driver)}) {
+    if (status != cudaSuccess) throw GpuError(cudaGetErrorString(status));
+  }
+  return {device.name, device.major, device.minor, device.multiProcessorCount, driver};
 }
 
 }  // namespace loram

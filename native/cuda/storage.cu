@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstring>
 #include <mutex>
+#include <utility>
 
 #include "context.h"
 
@@ -64,8 +65,10 @@ class CudaStorage final : public Storage {
   }
   CudaStorage(const CudaStorage&) = delete;
   CudaStorage& operator=(const CudaStorage&) = delete;
-  ~CudaStorage() override {
-    if (!data) return;
+  ~CudaStorage() override { CudaStorage::release(); }
+
+  void release() override {
+    if (std::exchange(released, true) || !data) return;
     cudaFree(data);  // waits for what still uses it
     allocated -= bytes;
   }
@@ -122,8 +125,11 @@ std::shared_ptr<Storage> allocateCuda(size_t bytes) {
 
 GpuMemory gpuMemory() {
   enter("memory");
-  GpuMemory memory{0, 0, allocated, peak};
+  GpuMemory memory{0, 0, allocated, peak, 0};
   check(cudaMemGetInfo(&memory.free, &memory.total));
+  cudaMemPool_t pool;
+  check(cudaDeviceGetDefaultMemPool(&pool, 0));
+  check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemHigh, &memory.scratchPeak));
   return memory;
 }
 

@@ -1,11 +1,11 @@
 import { MemoryError } from '../errors.ts'
 import { addAdapter, type LoraOptions } from '../lora/attach.ts'
 import { expectedTensors, type LlamaConfig } from '../model/config.ts'
-import type { Weight } from '../model/linear.ts'
+import { tensorsOf, type Weight } from '../model/linear.ts'
 import { linears, type Model } from '../model/model.ts'
 import type { Quantization } from '../model/weights.ts'
 import { elements } from '../tensor/dtype.ts'
-import { type Device, Tensor } from '../tensor/tensor.ts'
+import type { Device } from '../tensor/tensor.ts'
 import { AdamW, adamWDefaults } from '../train/adamW.ts'
 import { type Recompute, recomputes, trainStep } from '../train/step.ts'
 import { formatBytes } from './bytes.ts'
@@ -51,11 +51,7 @@ export const unprunedConfig = (config: LlamaConfig): LlamaConfig => ({
 })
 
 /** Bytes of a weight as it is held, scales included. */
-function weightBytes(weight: Weight): number {
-  if (weight instanceof Tensor) return weight.bytes
-  const { packed, absmax, nestedAbsmax, nestedOffset } = weight
-  return packed.bytes + absmax.bytes + (nestedAbsmax?.bytes ?? 0) + (nestedOffset?.bytes ?? 0)
-}
+const weightBytes = (weight: Weight): number => tensorsOf(weight).reduce((total, { bytes }) => total + bytes, 0)
 
 /** Bytes of a model's weights by part. */
 export function modelBytes(model: Model): Pick<MemoryPlan['bytes'], 'tables' | 'projections' | 'norms'> {

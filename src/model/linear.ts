@@ -6,6 +6,12 @@ import { Tensor } from '../tensor/tensor.ts'
 /** A frozen or trained matrix [out, in]: f32, bf16, or packed in NF4. */
 export type Weight = Tensor | Nf4Weight
 
+/** Every tensor that a weight is held in. */
+export const tensorsOf = (weight: Weight): Tensor[] =>
+  weight instanceof Tensor
+    ? [weight]
+    : [weight.packed, weight.absmax, weight.nestedAbsmax, weight.nestedOffset].filter((part) => part !== undefined)
+
 /** LoRA's pair (arXiv 2106.09685): `y += scale * (drop(x) a^T) b^T`, `a` [rank, in], `b` [out, rank]. */
 export interface LoraPair {
   readonly a: Tensor

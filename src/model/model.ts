@@ -7,7 +7,7 @@ import { type BlockConstants, blockForward, type Layer, type Norm, type Tokens }
 import { inverseFrequencies, type LlamaConfig } from './config.ts'
 import type { Head } from './head.ts'
 import type { KvCache } from './kvCache.ts'
-import { type Linear, linearForward, type Weight } from './linear.ts'
+import { type Linear, linearForward, tensorsOf, type Weight } from './linear.ts'
 
 /** A Llama-family causal language model on a device. */
 export interface Model {
@@ -96,6 +96,14 @@ export function linears(model: Model): Map<string, Linear> {
     projectionNames.map((projection): [string, Linear] => [moduleOf(i, projection), layer[projection]]),
   )
   return new Map([...entries, ['lm_head', model.head.linear]])
+}
+
+/** Gives the memory of a model's weights back; it cannot be used afterwards. */
+export function disposeModel({ embedding, layers, head, constants }: Model): void {
+  const norms = [head.norm, ...layers.flatMap((layer) => [layer.inputNorm, layer.postAttentionNorm])]
+  const matrices = [head.linear, ...layers.flatMap((layer) => projectionNames.map((projection) => layer[projection]))]
+  for (const { weight } of [embedding, ...norms, ...matrices]) for (const tensor of tensorsOf(weight)) tensor.dispose()
+  constants.inverseFrequencies.dispose()
 }
 
 /** The hidden states [tokens, hidden] that enter the first layer. */

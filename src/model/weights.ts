@@ -24,6 +24,14 @@ export function heldDtype({ activations }: Device, stored: DType): DType {
   return activations === 'f32' ? (stored === 'f16' ? 'f32' : stored) : activations
 }
 
+/** `tensor` in another dtype, instead of the one that was given: its memory goes back. */
+export function converted(tensor: Tensor, dtype: DType): Tensor {
+  if (tensor.dtype === dtype) return tensor
+  const other = cast(tensor, dtype)
+  tensor.dispose()
+  return other
+}
+
 /** Weights of a checkpoint: norms in f32, tables and unquantised matrices in their device's {@link heldDtype}. */
 export function checkpointSource(
   checkpoint: Checkpoint,
@@ -31,27 +39,21 @@ export function checkpointSource(
   { quantize, checkFinite }: LoadOptions,
 ): WeightSource {
   const stored = (name: string): Tensor => readTensor(checkpoint, name, device, checkFinite)
-  const as = (tensor: Tensor, dtype: DType): Tensor => {
-    if (tensor.dtype === dtype) return tensor
-    const converted = cast(tensor, dtype)
-    tensor.dispose()
-    return converted
-  }
   const table = (name: string): Tensor => {
     const tensor = stored(name)
-    return as(tensor, heldDtype(device, tensor.dtype))
+    return converted(tensor, heldDtype(device, tensor.dtype))
   }
   return {
     table,
     linear: (name) => {
       if (quantize === 'none') return table(name)
       const weight = stored(name)
-      const quantizable = weight.dtype === 'f16' ? as(weight, 'f32') : weight
+      const quantizable = weight.dtype === 'f16' ? converted(weight, 'f32') : weight
       const packed = quantizeNf4(quantizable)
       quantizable.dispose()
       return packed
     },
-    norm: (name) => as(stored(name), 'f32'),
+    norm: (name) => converted(stored(name), 'f32'),
   }
 }
 

@@ -15,12 +15,15 @@ export interface Addon {
   upload(tensor: TensorHandle, byteOffset: number, bytes: Uint8Array): void
   download(tensor: TensorHandle, byteOffset: number, bytes: Uint8Array): void
   fill(tensor: TensorHandle, byte: number): void
-  release(storage: StorageHandle, tensor?: TensorHandle): void
+  release(storage: StorageHandle): void
   highWater(storage: StorageHandle): number
   [op: string]: unknown
 }
 
-/** The GPU that ops run on. `allocatedBytes` are what tensors hold of it, `peakBytes` the most that they did. */
+/**
+ * The GPU that ops run on. `allocatedBytes` are what tensors hold of it, `peakBytes` the most that they did, and
+ * `scratchPeakBytes` the most that ops took beside them for partial results.
+ */
 export interface Gpu {
   name: string
   computeCapability: string
@@ -31,6 +34,7 @@ export interface Gpu {
   totalBytes: number
   allocatedBytes: number
   peakBytes: number
+  scratchPeakBytes: number
 }
 
 export type StorageHandle = { readonly native: 'storage' }

@@ -44,6 +44,9 @@ export const cudaStatus = (): string => addon().openCuda(cudaLibraryFile)
 /** The GPU and its memory; only where `cudaStatus` has no objection. */
 export const gpu = (): Gpu => onDevice(() => addon().gpu())
 
+/** What a user calls a device: "the CPU", or the GPU by its name. */
+export const describeDevice = ({ kind }: Device): string => (kind === 'cuda' ? gpu().name : 'the CPU')
+
 /** {@link metaOf} the device a user named; it need not be there. */
 export const metaDevice = (name: DeviceName): Device => (name === 'cuda' ? metaCuda : metaOf(openDevice(name)))
 

@@ -122,9 +122,12 @@ export class Tensor {
     return this
   }
 
-  /** Gives the tensor's own memory back now instead of at the next garbage collection; it cannot be used afterwards. */
+  /**
+   * Gives the tensor's memory back now instead of at the next garbage collection; neither it nor anything else that looks
+   * into this memory can be used afterwards.
+   */
   dispose(): void {
-    if (this.memory.storage) addon().release(this.memory.storage, this.handle)
+    if (this.memory.storage) addon().release(this.memory.storage)
   }
 
   /** A copy on the same device. */
