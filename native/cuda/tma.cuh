@@ -6,25 +6,31 @@
 
 namespace loram {
 
-// A matrix as the copy engine sees it: boxes of `boxRows` rows of 128 bytes, swizzled as mma.cuh's panels. What a box has
-// beyond the matrix is read as zeros and not written.
-inline CUtensorMap tensorMap(const void* data, DType dtype, int64_t pitch, int64_t rows, int64_t columns, int boxRows) {
+// A matrix as the copy engine sees it, in boxes: what a box has beyond the matrix is read as zeros and not written.
+inline CUtensorMap tensorMap(const void* data, DType dtype, int64_t pitch, int64_t rows, int64_t columns, int boxRows,
+                             int boxColumns, CUtensorMapSwizzle swizzle) {
   static const auto encode = [] {
     void* function;
     cudaDriverEntryPointQueryResult found;
     check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found));
     return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
   }();
-  const auto bytes = static_cast<cuuint64_t>(bytesPerElement(dtype));
-  const cuuint64_t size[2] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)}, strides[1] = {pitch * bytes};
-  const cuuint32_t box[2] = {static_cast<cuuint32_t>(128 / bytes), static_cast<cuuint32_t>(boxRows)}, steps[2] = {1, 1};
+  const cuuint64_t size[2] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
+  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(pitch * bytesPerElement(dtype))};
+  const cuuint32_t box[2] = {static_cast<cuuint32_t>(boxColumns), static_cast<cuuint32_t>(boxRows)}, steps[2] = {1, 1};
   CUtensorMap map;
   const CUresult status = encode(
       &map, dtype == DType::f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2,
-      const_cast<void*>(data), size, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+      const_cast<void*>(data), size, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
       CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (status != CUDA_SUCCESS) check(cudaErrorInvalidValue);
   return map;
+}
+
+// Boxes that are mma.cuh's panels: rows of 128 bytes, swizzled.
+inline CUtensorMap panelMap(const void* data, DType dtype, int64_t pitch, int64_t rows, int64_t columns, int boxRows) {
+  const auto boxColumns = static_cast<int>(128 / bytesPerElement(dtype));
+  return tensorMap(data, dtype, pitch, rows, columns, boxRows, boxColumns, CU_TENSOR_MAP_SWIZZLE_128B);
 }
 
 // Barriers: a phase ends when `count` threads have arrived and the bytes they expect are there. Waiting for the phase of

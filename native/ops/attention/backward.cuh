@@ -12,23 +12,35 @@ namespace loram::attention {
 
 constexpr int rowsPerTile = 64;
 
+// What backward knows of a row beside its vectors: its lse times log2(e), and delta. 16 bytes, where the copy engine's
+// boxes may begin.
+struct alignas(16) RowStats {
+  float lse, delta;
+};
+
 struct Backward {
   Shape shape;
   Heads dy, q, k, v, dq, dk, dv;
-  const float *lse, *delta;  // [tokens, heads]
+  const RowStats* stats;  // [heads, tokens]
+  int tokens;
   const int32_t* bounds;
 };
 
 // A warp for each head of a token.
-static __global__ void rowDelta(Heads dy, Heads y, int64_t count, int heads, int headDim, float* delta) {
+static __global__ void findStats(Heads dy, Heads y, const float* lse, int tokens, int heads, int headDim,
+                                 RowStats* stats) {
   const int64_t index = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / 32;
-  if (index >= count) return;
   const int token = static_cast<int>(index / heads), head = static_cast<int>(index % heads);
-  const __nv_bfloat16 *a = dy.row(token, head, headDim), *b = y.row(token, head, headDim);
-  float sum = 0;
-  for (int j = threadIdx.x % 32; j < headDim; j += 32) sum += __bfloat162float(a[j]) * __bfloat162float(b[j]);
-  for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xffffffff, sum, distance);
-  if (threadIdx.x % 32 == 0) delta[index] = sum;
+  if (token >= tokens) return;
+  float delta = 0;
+  for (int j = threadIdx.x % 32 * 4; j < headDim; j += 128) {
+    const uint2 a = *reinterpret_cast<const uint2*>(dy.row(token, head, headDim) + j);
+    const uint2 b = *reinterpret_cast<const uint2*>(y.row(token, head, headDim) + j);
+    delta += lowBf16(a.x) * lowBf16(b.x) + highBf16(a.x) * highBf16(b.x);
+    delta += lowBf16(a.y) * lowBf16(b.y) + highBf16(a.y) * highBf16(b.y);
+  }
+  for (int distance = 16; distance > 0; distance /= 2) delta += __shfl_xor_sync(0xffffffff, delta, distance);
+  if (threadIdx.x % 32 == 0) stats[static_cast<int64_t>(head) * tokens + token] = {lse[index] * log2e, delta};
 }
 
 // Writes a warp's 16 results; target(i) is where that of row i begins, negative for none.
@@ -46,17 +58,18 @@ __device__ void storeResults(const Heads& to, const float (&c)[1][dim / 8][4], f
   }
 }
 
-// What backward knows of a row, beside its vectors. A row beyond the last sees no key.
+// The same of a tile's rows. A row beyond the last sees no key.
 struct RowFacts {
-  float lse[rowsPerTile], delta[rowsPerTile];  // lse times log2(e)
+  float lse[rowsPerTile], delta[rowsPerTile];
   int visible[rowsPerTile];
 
   __device__ void load(const Backward& op, const Group& group, int firstRow) {
     const int i = threadIdx.x, row = firstRow + i;
     if (i >= rowsPerTile) return;
     const bool inside = row < group.rows;
-    const int64_t at = inside ? group.lane(row, op.shape.queryHeads) : 0;
-    lse[i] = op.lse[at] * log2e, delta[i] = op.delta[at], visible[i] = inside ? group.visible(row) : 0;
+    const int64_t at = inside ? static_cast<int64_t>(group.head(row)) * op.tokens + group.token(row) : 0;
+    const RowStats stats = op.stats[at];
+    lse[i] = stats.lse, delta[i] = stats.delta, visible[i] = inside ? group.visible(row) : 0;
   }
 };
 

@@ -18,54 +18,49 @@ struct Forward {
   int splits, tokens;
 };
 
-// The online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867) of the rows g and g + 8 of each of a warp's tiles.
-template <int mTiles>
+// The online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867) of the rows g and g + 8 of a 16-row fragment.
 struct Softmax {
-  float largest[mTiles][2], sum[mTiles][2] = {};
+  float largest[2] = {-INFINITY, -INFINITY}, sum[2] = {};
 
-  __device__ Softmax() {
+  // Turns scores into exp2(scale * (score - largest)) and brings the sum to the new largest. Says by what factor that
+  // shrank what was summed before.
+  template <int columns>
+  __device__ void exponentiate(float (&s)[columns][4], float scale, float (&shrink)[2]) {
 #pragma unroll
-    for (int i = 0; i < mTiles; i++) largest[i][0] = largest[i][1] = -INFINITY;
-  }
-
-  // Turns scores into exp2(scale * (score - largest)), and brings sum and y to the new largest.
-  template <int columns, int dim>
-  __device__ void update(float (&s)[mTiles][columns][4], float (&y)[mTiles][dim][4], float scale) {
+    for (int half = 0; half < 2; half++) {
+      float now = largest[half];
 #pragma unroll
-    for (int i = 0; i < mTiles; i++) {
+      for (int j = 0; j < columns; j++) now = fmaxf(now, fmaxf(s[j][2 * half], s[j][2 * half + 1]));
+      now = fmaxf(now, __shfl_xor_sync(0xffffffff, now, 1));
+      now = fmaxf(now, __shfl_xor_sync(0xffffffff, now, 2));
+      const float base = now == -INFINITY ? 0 : now * scale;  // a row that has seen no key yet
+      shrink[half] = exp2f(largest[half] * scale - base);
+      float added = 0;
 #pragma unroll
-      for (int half = 0; half < 2; half++) {
-        float now = largest[i][half];
+      for (int j = 0; j < columns; j++) {
 #pragma unroll
-        for (int j = 0; j < columns; j++) now = fmaxf(now, fmaxf(s[i][j][2 * half], s[i][j][2 * half + 1]));
-        now = fmaxf(now, __shfl_xor_sync(0xffffffff, now, 1));
-        now = fmaxf(now, __shfl_xor_sync(0xffffffff, now, 2));
-        const float base = now == -INFINITY ? 0 : now * scale;  // a row that has seen no key yet
-        const float shrink = exp2f(largest[i][half] * scale - base);
-        float added = 0;
-#pragma unroll
-        for (int j = 0; j < columns; j++) {
-#pragma unroll
-          for (int e = 2 * half; e < 2 * half + 2; e++) {
-            s[i][j][e] = exp2f(s[i][j][e] * scale - base);
-            added += s[i][j][e];
-          }
-        }
-        sum[i][half] = sum[i][half] * shrink + added;
-        largest[i][half] = now;
-#pragma unroll
-        for (int j = 0; j < dim; j++) y[i][j][2 * half] *= shrink, y[i][j][2 * half + 1] *= shrink;
+        for (int e = 2 * half; e < 2 * half + 2; e++) added += s[j][e] = exp2f(s[j][e] * scale - base);
       }
+      sum[half] = sum[half] * shrink[half] + added;
+      largest[half] = now;
     }
   }
 
   // The sum over the four threads that share a row.
-  __device__ float total(int i, int half) const {
-    float total = sum[i][half];
-    total += __shfl_xor_sync(0xffffffff, total, 1);
-    return total + __shfl_xor_sync(0xffffffff, total, 2);
+  __device__ float total(int half) const {
+    const float pair = sum[half] + __shfl_xor_sync(0xffffffff, sum[half], 1);
+    return pair + __shfl_xor_sync(0xffffffff, pair, 2);
   }
 };
+
+template <int columns>
+__device__ void rescale(float (&y)[columns][4], const float (&factor)[2]) {
+#pragma unroll
+  for (int j = 0; j < columns; j++) {
+#pragma unroll
+    for (int e = 0; e < 4; e++) y[j][e] *= factor[e / 2];
+  }
+}
 
 // Hides the keys that a row does not see; `firstRow` is the warp's.
 template <int mTiles, int columns>
@@ -112,7 +107,7 @@ __global__ void __launch_bounds__(threads) forward(const Forward op) {
 
   const int warpRow = threadIdx.x / 32 * 16 * mTiles;
   float y[mTiles][dim / 8][4] = {};
-  Softmax<mTiles> softmax;
+  Softmax softmax[mTiles];
   for (int tile = firstTile; tile < lastTile; tile++) {
     loadKeys(tile + 1);
     waitCopies<1>();
@@ -125,7 +120,12 @@ __global__ void __launch_bounds__(threads) forward(const Forward op) {
       float s[mTiles][columns / 8][4] = {};
       multiplyTransposed<dim, rows, keysPerTile, mTiles, columns>(s, qTile, warpRow, kTile, first);
       if (firstKey + columns > group.visible(firstRow)) mask(s, group, firstRow + warpRow, firstKey);
-      softmax.update(s, y, op.shape.scaleLog2);
+#pragma unroll
+      for (int i = 0; i < mTiles; i++) {
+        float shrink[2];
+        softmax[i].exponentiate(s[i], op.shape.scaleLog2, shrink);
+        rescale(y[i], shrink);
+      }
       multiplyResult<dim, keysPerTile, mTiles, columns>(y, s, vTile, first);
     }
     __syncthreads();
@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(threads) forward(const Forward op) {
   for (int i = 0; i < mTiles; i++) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      const float sum = softmax.total(i, half), inverse = sum > 0 ? 1 / sum : 0;
+      const float sum = softmax[i].total(half), inverse = sum > 0 ? 1 / sum : 0;
       const int row = firstRow + warpRow + 16 * i + 8 * half + threadIdx.x % 32 / 4;
       if (row >= group.rows) continue;
       const int token = group.token(row) + blockIdx.z * op.tokens, first = threadIdx.x % 4 * 2;
@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(threads) forward(const Forward op) {
       }
       if (first == 0) {
         op.lse[static_cast<int64_t>(token) * op.shape.queryHeads + group.head(row)] =
-            (softmax.largest[i][half] * op.shape.scaleLog2 + log2f(sum)) / log2e;
+            (softmax[i].largest[half] * op.shape.scaleLog2 + log2f(sum)) / log2e;
       }
     }
   }

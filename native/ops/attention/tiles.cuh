@@ -69,8 +69,6 @@ struct Group {
   __device__ int query(int r) const { return static_cast<int>(r * magic >> 32); }
   __device__ int token(int r) const { return firstQuery + query(r); }
   __device__ int head(int r) const { return firstHead + r - query(r) * size; }
-  // Where row r lies in a [tokens, heads] matrix.
-  __device__ int64_t lane(int r, int queryHeads) const { return static_cast<int64_t>(token(r)) * queryHeads + head(r); }
   // How many keys, from the first, row r sees: the ends of queries and keys are aligned.
   __device__ int visible(int r) const { return query(r) + 1 + keys - query(rows); }
 

@@ -16,9 +16,9 @@
 
 namespace loram {
 
-template <int positionsM, int positionsN, int warpsM, int warpsN>
+template <int positionsM, int positionsN, int warpsM, int warpsN, int stagesInFlight = 3>
 struct TileShape {
-  static constexpr int M = positionsM, N = positionsN, depth = panelColumns, stages = 3;
+  static constexpr int M = positionsM, N = positionsN, depth = panelColumns, stages = stagesInFlight;
   static constexpr int warpRows = warpsM, warpM = M / warpsM, warpN = N / warpsN, threads = 32 * warpsM * warpsN;
   // By position a tile takes a panel of 64 rows however narrow it is.
   static constexpr int bytesA = std::max(M, 64) * 128, bytesB = std::max(N, 64) * 128, stageBytes = bytesA + bytesB;
@@ -26,7 +26,8 @@ struct TileShape {
 };
 using LargeTile = TileShape<128, 128, 2, 4>;
 using SmallTile = TileShape<64, 64, 2, 2>;
-using TallTile = TileShape<64, 16, 4, 1>;   // for LoRA's products with a rank of at most 16
+using ShallowTile = TileShape<64, 64, 2, 2, 2>;  // for a depth of few tiles, where moving c takes the time
+using TallTile = TileShape<64, 16, 4, 1>;  // for LoRA's products with a rank of at most 16
 using WideTile = TileShape<16, 128, 1, 4>;
 
 // Brings one operand's [positions, 64 deep] tile to shared memory.
@@ -219,6 +220,7 @@ void gemmSm80With(const SourceA& a, const SourceB& b, const Output& c, int depth
 template <Order orderA, Order orderB, class SourceA, class SourceB>
 void gemmSm80(const SourceA& a, const SourceB& b, const Output& c, int depth, cudaStream_t stream) {
   const int largeTiles = ceilDiv(c.rows, LargeTile::M) * ceilDiv(c.columns, LargeTile::N);
+  if (depth <= 2 * ShallowTile::depth) return gemmSm80With<ShallowTile, orderA, orderB>(a, b, c, depth, stream);
   if (std::min(c.rows, c.columns) > SmallTile::M && largeTiles >= multiprocessors() / 2) {
     gemmSm80With<LargeTile, orderA, orderB>(a, b, c, depth, stream);
   } else {

@@ -196,11 +196,11 @@ template <int N, Order orderA, Order orderB, class T>
 void queueSm90(const Bf16Matrix& a, const Bf16Matrix& b, const Output& c, int depth, cudaStream_t stream) {
   using Tile = HopperTile<N>;
   const auto map = [](const Bf16Matrix& matrix, int boxRows) {
-    return tensorMap(matrix.data, DType::bf16, matrix.pitch, matrix.rows, matrix.columns, boxRows);
+    return panelMap(matrix.data, DType::bf16, matrix.pitch, matrix.rows, matrix.columns, boxRows);
   };
   const HopperGemm op{map(a, orderA == Order::byDepth ? Tile::M : Tile::depth),
                       map(b, orderB == Order::byDepth ? Tile::N : Tile::depth),
-                      tensorMap(c.data, c.dtype, c.pitch, c.rows, c.columns, 64),
+                      panelMap(c.data, c.dtype, c.pitch, c.rows, c.columns, 64),
                       c.rows, c.columns, depth, c.alpha, c.beta == 1};
   const int tiles = ceilDiv(c.rows, Tile::M) * ceilDiv(c.columns, Tile::N);
   launchWithShared(gemmSm90<Tile, orderA, orderB, T>, std::min(tiles, multiprocessors()), Tile::threads, Tile::sharedBytes,
