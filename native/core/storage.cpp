@@ -34,8 +34,13 @@ class CpuStorage final : public Storage {
     }
   }
 
-  void upload(size_t offset, const void* source, size_t size) override { std::memcpy(at(offset), source, size); }
-  void download(size_t offset, void* target, size_t size) const override { std::memcpy(target, at(offset), size); }
+  // An empty array of JavaScript has no address, which memcpy must not be given even for nothing
+  void upload(size_t offset, const void* source, size_t size) override {
+    if (size > 0) std::memcpy(at(offset), source, size);
+  }
+  void download(size_t offset, void* target, size_t size) const override {
+    if (size > 0) std::memcpy(target, at(offset), size);
+  }
   void fill(size_t offset, uint8_t value, size_t size) override { std::memset(at(offset), value, size); }
 
  private:
