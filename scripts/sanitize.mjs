@@ -1,6 +1,6 @@
 // Builds the addon with a sanitizer and runs the op tests with it:  node scripts/sanitize.mjs address | undefined
 // The tests run in a copy of the tree, whose build/Release holds that addon.
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
@@ -8,11 +8,16 @@ import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const sanitizer = process.argv[2] ?? 'address'
-const run = (command, args, options = {}) => execFileSync(command, args, { cwd: root, stdio: 'inherit', ...options })
+const run = (command, args, options = {}) => {
+  const { status } = spawnSync(command, args, { cwd: root, stdio: 'inherit', ...options })
+  if (status !== 0) process.exitCode = 1
+  return status === 0
+}
 const library = (name) => execFileSync('g++', [`-print-file-name=${name}`], { encoding: 'utf8' }).trim()
 
 const built = path.join('build', sanitizer)
-run('npx', ['cmake-js', 'build', '--silent', '--out', built, '--parallel', '2', `--CDLORAM_SANITIZE=${sanitizer}`])
+const build = ['cmake-js', 'build', '--silent', '--out', built, '--parallel', '2', `--CDLORAM_SANITIZE=${sanitizer}`]
+if (!run('npx', build)) process.exit()
 
 const copy = mkdtempSync(path.join(os.tmpdir(), `loram-${sanitizer}-`))
 try {

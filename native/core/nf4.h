@@ -43,9 +43,8 @@ constexpr Table<256> makeDynamicMap() {
     const int intervals = 1 << e;
     const float step = (1.0f - 0.1f) / static_cast<float>(intervals);
     const auto point = [&](int i) {
-      return static_cast<float>(i < (intervals + 1) / 2
-                                    ? static_cast<double>(step) * i + static_cast<double>(0.1f)
-                                    : static_cast<double>(step) * (i - intervals) + 1.0);
+      return static_cast<float>(i < (intervals + 1) / 2 ? static_cast<double>(step) * i + static_cast<double>(0.1f)
+                                                        : static_cast<double>(step) * (i - intervals) + 1.0);
     };
     for (int i = 0; i < intervals; i++) {
       const float value = (point(i) + point(i + 1)) / 2 * static_cast<float>(power);

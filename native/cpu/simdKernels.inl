@@ -180,4 +180,5 @@ void decodeNf4(const uint8_t* packed, int64_t count, float scale, float* target)
   for (; i < count; i++) target[i] = nf4CodeBook[i % 2 ? packed[i / 2] & 15 : packed[i / 2] >> 4] * scale;
 }
 
-constexpr Kernels table = {tileRows, tileColumns, tile, transpose, copy, dot, dot, dot, dropoutMask, widenBf16, decodeNf4};
+constexpr Kernels table = {tileRows, tileColumns, tile,        transpose, copy,     dot,
+                           dot,      dot,         dropoutMask, widenBf16, decodeNf4};

@@ -48,7 +48,8 @@ class Staging {
 };
 
 Staging& staging() {
-  static Staging& kept = *new Staging;  // lives as long as the process: the driver may be gone before static objects are
+  static Staging& kept =
+      *new Staging;  // lives as long as the process: the driver may be gone before static objects are
   return kept;
 }
 

@@ -26,12 +26,12 @@ struct Gemm {
 // With w [N, K] dequantised on the way: y = x * w^T + beta * y, or transposed y = x * w + beta * y.
 struct Nf4Gemm {
   static constexpr auto name = "nf4Gemm";
-  Tensor x;              // [M, K], transposed [M, N]   float
-  Tensor packed;         // [ceil(N * K / 2)]           u8    see nf4Quantize
-  Tensor absmax;         // [ceil(N * K / 64)]          f32, or u8 when double quantised
-  Tensor nestedAbsmax;   // ? [ceil(blocks / 256)]      f32
-  Tensor nestedOffset;   // ? [1]                       f32
-  Tensor y;              // [M, N], transposed [M, K]   float   out or in/out
+  Tensor x;             // [M, K], transposed [M, N]   float
+  Tensor packed;        // [ceil(N * K / 2)]           u8    see nf4Quantize
+  Tensor absmax;        // [ceil(N * K / 64)]          f32, or u8 when double quantised
+  Tensor nestedAbsmax;  // ? [ceil(blocks / 256)]      f32
+  Tensor nestedOffset;  // ? [1]                       f32
+  Tensor y;             // [M, N], transposed [M, K]   float   out or in/out
   bool transposed;
   float beta;
   auto fields() { return std::tie(x, packed, absmax, nestedAbsmax, nestedOffset, y, transposed, beta); }

@@ -15,7 +15,7 @@ const notRun: readonly (readonly [RegExp, string])[] = [
 ]
 
 /** Pages that name models which a reader would have: their commands must be understood, and fail for lack of files alone. */
-const illustrative = ['docs/cli.md', 'docs/configuration.md']
+const illustrative = ['docs/cli.md', 'docs/configuration.md', 'docs/smollm2.md']
 const missingInput = 3
 
 const shell = blocks.filter(({ language }) => language === 'sh')
