@@ -4,6 +4,7 @@ import { expectedTensors, type LlamaConfig } from '../model/config.ts'
 import { tensorsOf, type Weight } from '../model/linear.ts'
 import { linears, type Model } from '../model/model.ts'
 import type { Quantization } from '../model/weights.ts'
+import { nf4ScratchBytes } from '../native/nf4.ts'
 import { elements } from '../tensor/dtype.ts'
 import type { Device } from '../tensor/tensor.ts'
 import { AdamW, adamWDefaults } from '../train/adamW.ts'
@@ -33,6 +34,8 @@ export interface MemoryPlan {
     adapter: number
     /** The arena of a step with the largest micro-batch. */
     activations: number
+    /** What the largest matrix in NF4 becomes while the GPU multiplies by it. */
+    scratch: number
     total: number
   }
   recompute: Recompute
@@ -66,6 +69,12 @@ export function modelBytes(model: Model): Pick<MemoryPlan['bytes'], 'tables' | '
   }
 }
 
+function scratchBytes(model: Model, device: Device): number {
+  if (device.activations === 'f32') return 0
+  const weights = Array.from(linears(model).values(), ({ weight }) => weight)
+  return Math.max(0, ...weights.map((weight) => ('packed' in weight ? nf4ScratchBytes(weight.shape, device) : 0)))
+}
+
 /** The memory of a training run on `device`, found by running one step of it on meta. */
 export function planTraining(
   config: LlamaConfig,
@@ -86,13 +95,15 @@ export function planTraining(
   const trained = countParameters(config)
   const weights = modelBytes(model)
   const adapter = 4 * parameters.values.bytes
+  const scratch = scratchBytes(model, device)
   return {
     parameters: { original, trained, adapter: parameters.count },
     bytes: {
       ...weights,
       adapter,
       activations,
-      total: weights.tables + weights.projections + weights.norms + adapter + activations,
+      scratch,
+      total: weights.tables + weights.projections + weights.norms + adapter + activations + scratch,
     },
     recompute,
     reduction: original / (shape.quantize === 'nf4' ? trained / 4 : trained),

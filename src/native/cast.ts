@@ -28,6 +28,7 @@ export function countNonFinite(x: Tensor): { count: number; first: number } {
   const found = x.device.empty([2], 'i64')
   call('countNonFinite', x, found)
   const [count, first] = found.read()
+  found.dispose()
   return { count: Number(count), first: Number(first) }
 }
 

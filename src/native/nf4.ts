@@ -1,6 +1,6 @@
 import { OpError } from '../errors.ts'
 import { elements } from '../tensor/dtype.ts'
-import type { Tensor } from '../tensor/tensor.ts'
+import { bytesOn, type Device, type Tensor } from '../tensor/tensor.ts'
 import { call } from './call.ts'
 import { match } from './shapes.ts'
 
@@ -78,6 +78,13 @@ export function nf4Gemm(x: Tensor, weight: Nf4Weight, y: Tensor, options: Nf4Gem
   const { packed, absmax, nestedAbsmax, nestedOffset } = weight
   call('nf4Gemm', x, packed, absmax, nestedAbsmax, nestedOffset, y, transposed, beta)
 }
+
+/**
+ * Memory beside its tensors that {@link nf4Gemm} takes on the GPU for more than a few rows of `x`: the weight in bf16, or
+ * the slice of it that `native/ops/gemm/cuda.cu` multiplies at a time.
+ */
+export const nf4ScratchBytes = ([rows, columns]: Nf4Weight['shape'], device: Device): number =>
+  Math.min(2 ** 29, bytesOn(device, [rows, columns], 'bf16'))
 
 /** What the parts of a weight must be, for `match`. */
 function parts(op: string, { shape, packed, absmax, nestedAbsmax, nestedOffset }: Nf4Weight) {

@@ -42,7 +42,7 @@ export function trainStep(trainer: Trainer, batch: Batch, learningRate: number):
   for (const [i, micro] of batch.microBatches.entries()) {
     accumulate(trainer, micro, 1 / batch.targetCount, loss, { dropout: dropoutOf(trainer, i) })
   }
-  const gradNorm = clipGradNorm(parameters.grads, trainer.maxGradNorm)
+  const gradNorm = clipGradNorm(parameters.grads, trainer.maxGradNorm, arena)
   optimizer.update(learningRate)
   const result = { loss: loss.item(), gradNorm: gradNorm.item() }
   arena.release(start)
