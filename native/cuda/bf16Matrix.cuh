@@ -36,20 +36,22 @@ struct Bf16Matrix {
   static __device__ uint32_t pairMask(int count) { return count >= 2 ? 0xffffffff : count == 1 ? 0xffff : 0; }
 };
 
-static __global__ void roundToBf16(const float* source, int64_t sourcePitch, __nv_bfloat16* target, int64_t pitch,
-                                   int64_t rows, int64_t columns) {
+static __global__ void roundToBf16(const float* source, int64_t sourcePitch, float scale, __nv_bfloat16* target,
+                                   int64_t pitch, int64_t rows, int64_t columns) {
   const int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   for (int64_t i = first; i < rows * columns; i += static_cast<int64_t>(gridDim.x) * blockDim.x) {
     const int64_t row = i / columns, column = i % columns;
-    target[row * pitch + column] = __float2bfloat16(source[row * sourcePitch + column]);
+    target[row * pitch + column] = __float2bfloat16(scale * source[row * sourcePitch + column]);
   }
 }
 
-// A tensor as an operand of the tensor cores: itself if it is bf16, else a copy, rounded, that lives as long as this.
+// A tensor as an operand of the tensor cores: itself if it is bf16, else a copy, rounded, that lives as long as this; the
+// copy can be scaled. An empty matrix for an absent tensor.
 class Bf16Operand {
  public:
-  Bf16Operand(const Tensor& tensor, cudaStream_t stream)
-      : copy_(tensor.dtype == DType::bf16 ? 0 : tensor.rows() * paddedPitch(tensor.columns()), stream) {
+  Bf16Operand(const Tensor& tensor, cudaStream_t stream, float scale = 1)
+      : copy_(!tensor || tensor.dtype == DType::bf16 ? 0 : tensor.rows() * paddedPitch(tensor.columns()), stream) {
+    if (!tensor) return;
     const int rows = static_cast<int>(tensor.rows()), columns = static_cast<int>(tensor.columns());
     if (tensor.dtype == DType::bf16) {
       matrix_ = {tensor.as<const __nv_bfloat16>(), tensor.pitch, rows, columns};
@@ -57,7 +59,7 @@ class Bf16Operand {
     }
     matrix_ = {copy_.data(), paddedPitch(columns), rows, columns};
     const int64_t blocks = std::min<int64_t>(ceilDiv(tensor.elements(), int64_t{256}), 8192);
-    launch(roundToBf16, static_cast<unsigned>(blocks), 256, stream, tensor.as<float>(), tensor.pitch, copy_.data(),
+    launch(roundToBf16, static_cast<unsigned>(blocks), 256, stream, tensor.as<float>(), tensor.pitch, scale, copy_.data(),
            matrix_.pitch, rows, columns);
   }
   const Bf16Matrix& operator*() const { return matrix_; }
@@ -65,7 +67,7 @@ class Bf16Operand {
 
  private:
   Scratch<__nv_bfloat16> copy_;
-  Bf16Matrix matrix_;
+  Bf16Matrix matrix_ = {};
 };
 
 }  // namespace loram

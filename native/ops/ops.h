@@ -12,7 +12,8 @@ using cudaStream_t = struct CUstream_st*;  // as CUDA's headers declare it, whic
 
 namespace loram {
 
-// c = alpha * op(a) * op(b) + beta * c, with op the identity or the transpose. beta 0 does not read c.
+// c = alpha * op(a) * op(b) + beta * c, with op the identity or the transpose. beta 0 does not read c. With left and right
+// LoRA's part rides along: c += lowRankScale * left * op(right).
 struct Gemm {
   static constexpr auto name = "gemm";
   Tensor a;  // op(a) is [M, K]   float
@@ -20,10 +21,14 @@ struct Gemm {
   Tensor c;  // [M, N]            float, whatever a is   out or in/out
   bool transposeA, transposeB;
   float alpha, beta;
-  auto fields() { return std::tie(a, b, c, transposeA, transposeB, alpha, beta); }
+  Tensor left;   // ? [M, r]                         dtype of a
+  Tensor right;  // ? [r, N], transposeB [N, r]      f32
+  float lowRankScale;
+  auto fields() { return std::tie(a, b, c, transposeA, transposeB, alpha, beta, left, right, lowRankScale); }
 };
 
-// With w [N, K] dequantised on the way: y = x * w^T + beta * y, or transposed y = x * w + beta * y.
+// With w [N, K] dequantised on the way: y = x * w^T + beta * y, or transposed y = x * w + beta * y. left and right as in
+// Gemm: y += lowRankScale * left * right^T, or transposed y += lowRankScale * left * right.
 struct Nf4Gemm {
   static constexpr auto name = "nf4Gemm";
   Tensor x;             // [M, K], transposed [M, N]   float
@@ -34,7 +39,12 @@ struct Nf4Gemm {
   Tensor y;             // [M, N], transposed [M, K]   float   out or in/out
   bool transposed;
   float beta;
-  auto fields() { return std::tie(x, packed, absmax, nestedAbsmax, nestedOffset, y, transposed, beta); }
+  Tensor left;   // ? [M, r]                        dtype of x
+  Tensor right;  // ? [N, r], transposed [r, K]     f32
+  float lowRankScale;
+  auto fields() {
+    return std::tie(x, packed, absmax, nestedAbsmax, nestedOffset, y, transposed, beta, left, right, lowRankScale);
+  }
 };
 
 // NF4 (QLoRA, arXiv 2305.14314) as bitsandbytes stores it: blocks of 64 of the flattened tensor, first value of a pair in
@@ -75,7 +85,7 @@ struct LoraForward {
   Tensor a;  // [r, K]   f32
   Tensor b;  // [N, r]   f32
   Tensor u;  // [T, r]   float   out
-  Tensor y;  // [T, N]   float   adds
+  Tensor y;  // ? [T, N] float   adds; absent where the product with the weight takes u along
   float scale, dropout;
   int64_t seed, stream;
   auto fields() { return std::tie(x, a, b, u, y, scale, dropout, seed, stream); }
@@ -89,12 +99,13 @@ struct LoraBackward {
   Tensor b;   // [N, r]   f32
   Tensor u;   // [T, r]   float
   Tensor dy;  // [T, N]   float
-  Tensor dx;  // [T, K]   float   adds
+  Tensor dx;  // ? [T, K] float   adds; absent where the product with the weight takes d along
   Tensor da;  // [r, K]   f32   adds
   Tensor db;  // [N, r]   f32   adds
+  Tensor d;   // [T, r]   float   out
   float scale, dropout;
   int64_t seed, stream;
-  auto fields() { return std::tie(x, a, b, u, dy, dx, da, db, scale, dropout, seed, stream); }
+  auto fields() { return std::tie(x, a, b, u, dy, dx, da, db, d, scale, dropout, seed, stream); }
 };
 
 // y[i,j] = x[i,j] * rstd[i] * weight[j],   rstd[i] = 1 / sqrt(mean_j x[i,j]^2 + eps).  rstd is kept for backward.

@@ -2,6 +2,7 @@ import { OpError } from '../errors.ts'
 import { elements } from '../tensor/dtype.ts'
 import { bytesOn, type Device, type Tensor } from '../tensor/tensor.ts'
 import { call } from './call.ts'
+import { type LowRank, lowRankParts } from './gemm.ts'
 import { match } from './shapes.ts'
 
 /** Elements that share an absmax, and absmax values that share a nested one. */
@@ -60,6 +61,8 @@ export interface Nf4GemmOptions {
   transposed?: boolean
   /** 0 (the default) overwrites `y` without reading it. */
   beta?: number
+  /** `right` is [rows, r], transposed [r, columns]. */
+  lowRank?: LowRank | undefined
 }
 
 /**
@@ -68,15 +71,17 @@ export interface Nf4GemmOptions {
  * @throws {OpError} `E_OP`: the shapes or dtypes do not fit.
  */
 export function nf4Gemm(x: Tensor, weight: Nf4Weight, y: Tensor, options: Nf4GemmOptions = {}): void {
-  const { transposed = false, beta = 0 } = options
+  const { transposed = false, beta = 0, lowRank } = options
   const [rows, columns] = weight.shape
   match('nf4Gemm', {
     x: [x, `M ${transposed ? rows : columns}`, 'float'],
     y: [y, `M ${transposed ? columns : rows}`, x.dtype],
     ...parts('nf4Gemm', weight),
+    ...lowRankParts(lowRank, x, transposed ? `r ${columns}` : `${rows} r`),
   })
   const { packed, absmax, nestedAbsmax, nestedOffset } = weight
-  call('nf4Gemm', x, packed, absmax, nestedAbsmax, nestedOffset, y, transposed, beta)
+  const { left, right, scale = 0 } = lowRank ?? {}
+  call('nf4Gemm', x, packed, absmax, nestedAbsmax, nestedOffset, y, transposed, beta, left, right, scale)
 }
 
 /**

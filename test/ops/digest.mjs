@@ -36,7 +36,7 @@ for (const [M, N, K] of [
     const a = transposeA ? tensor(K, M) : tensor(M, K)
     const b = transposeB ? tensor(N, K) : tensor(K, N)
     const c = tensor(M, N)
-    addon.gemm(a.handle, b.handle, c.handle, transposeA, transposeB, 0.5, 1)
+    addon.gemm(a.handle, b.handle, c.handle, transposeA, transposeB, 0.5, 1, null, null, 0)
     add(c)
   }
 }
@@ -45,8 +45,8 @@ for (const dropout of [0, 0.25]) {
   const [T, K, N, r] = [300, 200, 130, 8]
   const [x, a, b, u, y] = [tensor(T, K), tensor(r, K), tensor(N, r), tensor(T, r), tensor(T, N)]
   addon.loraForward(x.handle, a.handle, b.handle, u.handle, y.handle, 2, dropout, 7, 9)
-  const [dx, da, db] = [tensor(T, K), tensor(r, K), tensor(N, r)]
-  const gradients = [dx, da, db].map(({ handle }) => handle)
+  const [dx, da, db, d] = [tensor(T, K), tensor(r, K), tensor(N, r), tensor(T, r)]
+  const gradients = [dx, da, db, d].map(({ handle }) => handle)
   addon.loraBackward(x.handle, a.handle, b.handle, u.handle, y.handle, ...gradients, 2, dropout, 7, 9)
   for (const result of [u, y, dx, da, db]) add(result)
 }

@@ -2,7 +2,8 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { gemm } from '../../src/native/gemm.ts'
 import { loraBackward, loraForward } from '../../src/native/loraLinear.ts'
-import { type Device, type Tensor, tensorFrom, zeros } from '../../src/tensor/tensor.ts'
+import { dequantizeNf4, nf4Gemm, quantizeNf4 } from '../../src/native/nf4.ts'
+import { type Device, Tensor, tensorFrom, zeros } from '../../src/tensor/tensor.ts'
 import { adding, productInDoubles } from './product.ts'
 import {
   expectWithin,
@@ -131,6 +132,39 @@ onEveryDevice('lora', (device) => {
         (value, i) =>
           rounding(r) * (Math.abs(start[0][i]!) + mask[i]! * sizeX.magnitude[i]!) + storing(dtype) * Math.abs(value),
       )
+    }
+  })
+
+  // 300 x 520 is large enough for the fastest kernels.
+  const products = { M: [3, 300], N: [37, 520], K: [72], r: [4, 70], nf4: [false, true] } as const
+  test('rides along with a product as if its operands were longer by the rank', () => {
+    for (const { M, N, K, r, nf4 } of grid(products)) {
+      const dtype = device.activations
+      const [left, right] = [random(device, [M, r], dtype, 3), random(device, [N, r], 'f32', 4)]
+      const longer = (a: Tensor, b: Float64Array, scale: number) => {
+        const [rows, width] = a.shape as [number, number]
+        const values = toArray(a)
+        return Float64Array.from({ length: rows * (width + r) }, (_, i) => {
+          const [row, column] = [Math.floor(i / (width + r)), i % (width + r)]
+          return column < width ? values[row * width + column]! : scale * b[row * r + column - width]!
+        })
+      }
+      const x = random(device, [M, K], dtype)
+      const plain = random(device, [N, K], 'f32', 2)
+      const w = nf4 ? quantizeNf4(plain) : plain
+      const values = w instanceof Tensor ? w : dequantizeNf4(w, 'f32')
+      const y = random(device, [M, N], dtype, 5)
+      const want = productInDoubles(
+        [M, N, K + r],
+        { data: longer(x, toArray(left), 1) },
+        { data: longer(values, toArray(right), 0.5), transposed: true },
+        { beta: 1, c: toArray(y) },
+      )
+      const options = { beta: 1, lowRank: { left, right, scale: 0.5 } }
+      if (w instanceof Tensor) gemm(x, w, y, { transposeB: true, ...options })
+      else nf4Gemm(x, w, y, options)
+      // Where the parts are added up in y itself, y is rounded twice.
+      expectWithin(y, want.want, want.bound(device, [dtype, 'f32'], dtype, 2))
     }
   })
 

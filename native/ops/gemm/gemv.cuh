@@ -13,7 +13,7 @@ namespace loram {
 constexpr int gemvWarps = 8, gemvDepth = 128, gemvMaxTokens = 16;
 
 template <class Source, int tokenTiles>
-__global__ void __launch_bounds__(32 * gemvWarps, 2) gemv(const Source w, const Bf16Matrix x, const Output y) {
+__global__ void __launch_bounds__(32 * gemvWarps, tokenTiles == 1 ? 2 : 1) gemv(const Source w, const Bf16Matrix x, const Output y) {
   constexpr int rows = 16, tokens = 8 * tokenTiles, step = gemvWarps * gemvDepth;
   __shared__ float sums[gemvWarps][tokens][rows + 1];
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, warp = threadIdx.x / 32;

@@ -126,6 +126,10 @@ struct Output {
   }
 };
 
+inline Output outputTo(const Tensor& c, float alpha, float beta) {
+  return {c.data, c.dtype, c.pitch, static_cast<int>(c.rows()), static_cast<int>(c.columns()), alpha, beta};
+}
+
 struct TilePlace {
   int m, n;
 };

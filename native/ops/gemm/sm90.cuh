@@ -1,6 +1,6 @@
-// c[M,N] = alpha * a * b, or added to c, on bf16 operands with f32 sums, for Hopper (sm_90a)
+// c[M,N] = alpha * (a * b + left * right), or added to c, on bf16 operands with f32 sums, for Hopper (sm_90a)
 // Layout   either operand runs along the reduction (byDepth) or across it (byPosition): wgmma takes both as they lie;
-//          c bf16 or f32
+//          c bf16 or f32. left * right, LoRA's product of low rank, is a step or two of depth more from operands of its own
 // Tile     128 x N x 64, N = 128, 192 or 256, whichever fills the waves of tiles best; 4 stages of at most 48 KB, and two
 //          slabs of 8 KB a consumer for c: 225 KB of shared memory, one block a multiprocessor
 // Warps    1 warpgroup of which one thread feeds the copy engine, 2 consumer warpgroups of 64 rows each with N / 2
@@ -12,7 +12,7 @@
 #include "../../cuda/device.cuh"
 #include "../../cuda/tma.cuh"
 #include "../../cuda/wgmma.cuh"
-#include "operands.cuh"
+#include "gemm.h"
 
 namespace loram {
 
@@ -25,8 +25,8 @@ struct HopperTile {
 };
 
 struct HopperGemm {
-  CUtensorMap a, b, c;
-  int rows, columns, depth;
+  CUtensorMap a, b, left, right, c;
+  int rows, columns, depth, rank;
   float alpha;
   bool add;
 };
@@ -78,13 +78,17 @@ __device__ void tmaLoadTile(uint32_t tile, const CUtensorMap& map, int position,
 template <class Tile, Order orderA, Order orderB>
 __device__ void produce(const HopperGemm& op, const HopperShared<Tile>& shared) {
   RingPlace<Tile::stages> place;
-  forHopperTiles<Tile>(op, [&](int m, int n) {
-    for (int depth = 0; depth < op.depth; depth += Tile::depth, place.advance()) {
+  const auto load = [&](const CUtensorMap& a, const CUtensorMap& b, int m, int n, int end) {
+    for (int depth = 0; depth < end; depth += Tile::depth, place.advance()) {
       barrierWait(shared.empty(place.stage), place.parity ^ 1);
       barrierArriveExpecting(shared.full(place.stage), Tile::stageBytes);
-      tmaLoadTile<orderA, Tile::M>(shared.a(place.stage), op.a, m, depth, shared.full(place.stage));
-      tmaLoadTile<orderB, Tile::N>(shared.b(place.stage), op.b, n, depth, shared.full(place.stage));
+      tmaLoadTile<orderA, Tile::M>(shared.a(place.stage), a, m, depth, shared.full(place.stage));
+      tmaLoadTile<orderB, Tile::N>(shared.b(place.stage), b, n, depth, shared.full(place.stage));
     }
+  };
+  forHopperTiles<Tile>(op, [&](int m, int n) {
+    load(op.a, op.b, m, n, op.depth);
+    load(op.left, op.right, m, n, op.rank);
   });
 }
 
@@ -94,8 +98,9 @@ template <class Tile, Order orderA, Order orderB>
 __device__ void accumulate(float (&d)[Tile::N / 2], const HopperGemm& op, const HopperShared<Tile>& shared,
                            RingPlace<Tile::stages>& place, int consumer) {
   const bool announces = threadIdx.x % 32 == 0;
+  const int steps = ceilDiv(op.depth, Tile::depth) + ceilDiv(op.rank, Tile::depth);
   int previous = -1;
-  for (int depth = 0; depth < op.depth; depth += Tile::depth, place.advance()) {
+  for (int i = 0; i < steps; i++, place.advance()) {
     barrierWait(shared.full(place.stage), place.parity);
     const uint64_t a = wgmmaTile<orderA>(shared.a(place.stage) + consumer * Tile::panelBytes, Tile::panelBytes);
     const uint64_t b = wgmmaTile<orderB>(shared.b(place.stage), Tile::panelBytes);
@@ -103,7 +108,7 @@ __device__ void accumulate(float (&d)[Tile::N / 2], const HopperGemm& op, const 
     wgmmaFence();
 #pragma unroll
     for (int step = 0; step < Tile::depth / 16; step++) {
-      wgmma<orderA, orderB>(d, a + step * wgmmaStep<orderA>, b + step * wgmmaStep<orderB>, depth > 0 || step > 0);
+      wgmma<orderA, orderB>(d, a + step * wgmmaStep<orderA>, b + step * wgmmaStep<orderB>, i > 0 || step > 0);
     }
     wgmmaCommit();
     wgmmaWait<1>();
@@ -193,15 +198,17 @@ __global__ void __launch_bounds__(Tile::threads, 1) gemmSm90(const __grid_consta
 }
 
 template <int N, Order orderA, Order orderB, class T>
-void queueSm90(const Bf16Matrix& a, const Bf16Matrix& b, const Output& c, int depth, cudaStream_t stream) {
+void queueSm90(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, const Output& c, int depth,
+               cudaStream_t stream) {
   using Tile = HopperTile<N>;
   const auto map = [](const Bf16Matrix& matrix, int boxRows) {
     return panelMap(matrix.data, DType::bf16, matrix.pitch, matrix.rows, matrix.columns, boxRows);
   };
-  const HopperGemm op{map(a, orderA == Order::byDepth ? Tile::M : Tile::depth),
-                      map(b, orderB == Order::byDepth ? Tile::N : Tile::depth),
-                      panelMap(c.data, c.dtype, c.pitch, c.rows, c.columns, 64),
-                      c.rows, c.columns, depth, c.alpha, c.beta == 1};
+  constexpr int rowsA = orderA == Order::byDepth ? Tile::M : Tile::depth;
+  constexpr int rowsB = orderB == Order::byDepth ? Tile::N : Tile::depth;
+  const HopperGemm op{map(a, rowsA), map(b, rowsB), map(extra.rank > 0 ? extra.left : a, rowsA),
+                      map(extra.rank > 0 ? extra.right : b, rowsB), panelMap(c.data, c.dtype, c.pitch, c.rows, c.columns, 64),
+                      c.rows, c.columns, depth, extra.rank, c.alpha, c.beta == 1};
   const int tiles = ceilDiv(c.rows, Tile::M) * ceilDiv(c.columns, Tile::N);
   launchWithShared(gemmSm90<Tile, orderA, orderB, T>, std::min(tiles, multiprocessors()), Tile::threads, Tile::sharedBytes,
                    stream, op);
@@ -211,20 +218,22 @@ void queueSm90(const Bf16Matrix& a, const Bf16Matrix& b, const Output& c, int de
 inline bool fitsSm90(const Output& c) {
   const int tiles = ceilDiv(c.rows, 128) * ceilDiv(c.columns, 128);
   return deviceAttribute(cudaDevAttrComputeCapabilityMajor) == 9 && (c.beta == 0 || c.beta == 1) &&
+         c.dropout.probability == 0 &&
          c.pitch * bytesPerElement(c.dtype) % 16 == 0 && 3 * tiles >= multiprocessors();
 }
 
 template <Order orderA, Order orderB, class T>
-void gemmSm90(const Bf16Matrix& a, const Bf16Matrix& b, const Output& c, int depth, cudaStream_t stream) {
+void gemmSm90(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, const Output& c, int depth,
+              cudaStream_t stream) {
   // The time of all waves, in columns of a tile; narrow tiles read shared memory more often for the same work.
   const auto time = [&](int N, float perColumn) {
     const int tiles = ceilDiv(c.rows, 128) * ceilDiv(c.columns, N);
     return ceilDiv(tiles, multiprocessors()) * N * perColumn;
   };
   const float wide = time(256, 1), middle = time(192, 1.03f), narrow = time(128, 1.1f);
-  if (wide <= std::min(middle, narrow)) return queueSm90<256, orderA, orderB, T>(a, b, c, depth, stream);
-  middle <= narrow ? queueSm90<192, orderA, orderB, T>(a, b, c, depth, stream)
-                   : queueSm90<128, orderA, orderB, T>(a, b, c, depth, stream);
+  if (wide <= std::min(middle, narrow)) return queueSm90<256, orderA, orderB, T>(a, b, extra, c, depth, stream);
+  middle <= narrow ? queueSm90<192, orderA, orderB, T>(a, b, extra, c, depth, stream)
+                   : queueSm90<128, orderA, orderB, T>(a, b, extra, c, depth, stream);
 }
 
 }  // namespace loram

@@ -1,14 +1,11 @@
 // LoRA's skinny products, all by gemm's kernels: their time is that of reading x and dy, and of adding to y and dx.
 // The mask of x is applied where the tile is brought in, that of dx where the result goes out; neither is ever stored.
+#include "../gemm/gemm.h"
 #include "../gemm/sm80.cuh"
 #include "../ops.h"
 
 namespace loram {
 namespace {
-
-Output addTo(const Tensor& c, float alpha) {
-  return {c.data, c.dtype, c.pitch, static_cast<int>(c.rows()), static_cast<int>(c.columns()), alpha, 1};
-}
 
 template <class Op>
 Dropout dropoutOf(const Op& op) {
@@ -32,30 +29,28 @@ void skinny(const SourceA& a, const SourceB& b, const Output& c, int depth, cuda
 }  // namespace
 
 void cuda(const LoraForward& op, cudaStream_t stream) {
-  const Bf16Operand x(op.x, stream), a(op.a, stream), b(op.b, stream);
-  const int r = a->rows;
-  Output u = addTo(op.u, 1);
-  u.beta = 0;
+  const Bf16Operand x(op.x, stream), a(op.a, stream);
   withDropped(op, *x, [&](const auto& dropped) {
-    skinny<Order::byDepth, Order::byDepth>(dropped, *a, u, x->columns, stream);
+    skinny<Order::byDepth, Order::byDepth>(dropped, *a, outputTo(op.u, 1, 0), x->columns, stream);
   });
-  gemmSm80<Order::byDepth, Order::byDepth>(*Bf16Operand(op.u, stream), *b, addTo(op.y, op.scale), r, stream);
+  if (!op.y) return;
+  const Bf16Operand u(op.u, stream), b(op.b, stream);
+  multiply(Order::byDepth, *u, Order::byDepth, *b, {}, outputTo(op.y, op.scale, 1), u->columns, stream);
 }
 
 void cuda(const LoraBackward& op, cudaStream_t stream) {
   const Bf16Operand x(op.x, stream), a(op.a, stream), b(op.b, stream), u(op.u, stream), dy(op.dy, stream);
-  const int T = x->rows, r = a->rows, N = dy->columns;
-  Scratch<__nv_bfloat16> memory(T * paddedPitch(r), stream);
-  const Bf16Matrix d{memory.data(), paddedPitch(r), T, r};
-  skinny<Order::byDepth, Order::byPosition>(
-      *dy, *b, Output{memory.data(), DType::bf16, d.pitch, T, r, op.scale}, N, stream);
-  skinny<Order::byPosition, Order::byPosition>(*dy, *u, addTo(op.db, op.scale), T, stream);
+  const int T = x->rows, N = dy->columns;
+  skinny<Order::byDepth, Order::byPosition>(*dy, *b, outputTo(op.d, op.scale, 0), N, stream);
+  skinny<Order::byPosition, Order::byPosition>(*dy, *u, outputTo(op.db, op.scale, 1), T, stream);
+  const Bf16Operand d(op.d, stream);
   withDropped(op, *x, [&](const auto& dropped) {
-    skinny<Order::byPosition, Order::byPosition>(d, dropped, addTo(op.da, 1), T, stream);
+    skinny<Order::byPosition, Order::byPosition>(*d, dropped, outputTo(op.da, 1, 1), T, stream);
   });
-  Output dx = addTo(op.dx, 1);
+  if (!op.dx) return;
+  Output dx = outputTo(op.dx, 1, 1);
   dx.dropout = dropoutOf(op);
-  gemmSm80<Order::byDepth, Order::byPosition>(d, *a, dx, r, stream);
+  multiply(Order::byDepth, *d, Order::byPosition, *a, {}, dx, d->columns, stream);
 }
 
 }  // namespace loram

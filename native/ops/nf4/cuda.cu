@@ -113,7 +113,7 @@ __device__ void storeChunk(float* target, int count, const float (&v)[8]) {
 // Floor     n / 2 + 4 n / 64 bytes read, 2 n written as bf16: 0.60 GB at 28672 x 8192
 // Threads   8 neighbours each, so that a warp writes 512 bytes in one piece; 4 chunks in flight in each thread
 template <bool aligned, class T>
-__global__ void __launch_bounds__(256) dequantize(Nf4Weights weights, int64_t firstRow, T* w, int64_t pitch, int rows,
+__global__ void __launch_bounds__(256, 4) dequantize(Nf4Weights weights, int64_t firstRow, T* w, int64_t pitch, int rows,
                                                   int columns) {
   constexpr int chunks = 4;
   fillNf4Table();
