@@ -73,18 +73,8 @@ export async function buildCuda() {
   }
   await Promise.all(Array.from({ length: availableParallelism() }, worker))
   const library = path.join(root, 'build/Release/loram_cuda.so')
-  const pipLibraries = path.resolve(nvcc, '../../lib')
   await run(nvcc, [
-    ...[
-      '-shared',
-      '-cudart',
-      'static',
-      `-L${pipLibraries}`,
-      '-Xlinker',
-      '--no-undefined',
-      '-Xlinker',
-      '--exclude-libs=ALL',
-    ],
+    ...['-shared', '-cudart', 'static', '-Xlinker', '--no-undefined', '-Xlinker', '--exclude-libs=ALL'],
     ...['-o', library, ...files.map(({ object }) => object)],
   ])
 }
