@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(threads) backwardKeys(const Backward op) {
 #pragma unroll
         for (int e = 0; e < 4; e++) {
           const int r = first + 8 * j + lane % 4 * 2 + e % 2, key = firstKey + warpKey + lane / 4 + e / 2 * 8;
-          p[0][j][e] = key < row.visible[r] ? exp2f(p[0][j][e] * op.shape.scaleLog2 - row.lse[r]) : 0;
+          p[0][j][e] = key < row.visible[r] ? exp2Fast(p[0][j][e] * op.shape.scaleLog2 - row.lse[r]) : 0;
           ds[0][j][e] = p[0][j][e] * (ds[0][j][e] - row.delta[r]);
         }
       }
@@ -176,7 +176,7 @@ __global__ void __launch_bounds__(threads) backwardRows(const Backward op) {
 #pragma unroll
       for (int e = 0; e < 4; e++) {
         const int r = warpRow + lane / 4 + e / 2 * 8, key = tile * keysPerTile + 8 * j + lane % 4 * 2 + e % 2;
-        p[0][j][e] = key < row.visible[r] ? exp2f(p[0][j][e] * op.shape.scaleLog2 - row.lse[r]) : 0;
+        p[0][j][e] = key < row.visible[r] ? exp2Fast(p[0][j][e] * op.shape.scaleLog2 - row.lse[r]) : 0;
         ds[0][j][e] = p[0][j][e] * (ds[0][j][e] - row.delta[r]);
       }
     }

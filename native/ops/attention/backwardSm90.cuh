@@ -108,7 +108,7 @@ __device__ void consumeRows(const HopperBackward& args, const BackwardShared<dim
       for (int e = 0; e < 4; e++) {
         const int r = row + 8 * j + column + e % 2;
         const bool hidden = edge && (key + e / 2 * 8 > r || r >= work.rows);
-        s[j][e] = hidden ? 0 : exp2f(s[j][e] * scale - stats[e % 2].lse);
+        s[j][e] = hidden ? 0 : exp2Fast(s[j][e] * scale - stats[e % 2].lse);
       }
     }
     wgmmaWait<0>();
@@ -223,7 +223,7 @@ __device__ void consumeKeys(const HopperBackward& args, const BackwardShared<dim
 #pragma unroll
       for (int e = 0; e < 4; e++) {
         const int key = tile * 64 + 8 * j + threadIdx.x % 4 * 2 + e % 2;
-        s[j][e] = key > row + e / 2 * 8 ? 0 : exp2f(s[j][e] * scale - stats[e / 2].lse);
+        s[j][e] = key > row + e / 2 * 8 ? 0 : exp2Fast(s[j][e] * scale - stats[e / 2].lse);
       }
     }
     wgmmaWait<0>();

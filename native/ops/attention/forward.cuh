@@ -34,12 +34,12 @@ struct Softmax {
       now = fmaxf(now, __shfl_xor_sync(0xffffffff, now, 1));
       now = fmaxf(now, __shfl_xor_sync(0xffffffff, now, 2));
       const float base = now == -INFINITY ? 0 : now * scale;  // a row that has seen no key yet
-      shrink[half] = exp2f(largest[half] * scale - base);
+      shrink[half] = exp2Fast(largest[half] * scale - base);
       float added = 0;
 #pragma unroll
       for (int j = 0; j < columns; j++) {
 #pragma unroll
-        for (int e = 2 * half; e < 2 * half + 2; e++) added += s[j][e] = exp2f(s[j][e] * scale - base);
+        for (int e = 2 * half; e < 2 * half + 2; e++) added += s[j][e] = exp2Fast(s[j][e] * scale - base);
       }
       sum[half] = sum[half] * shrink[half] + added;
       largest[half] = now;

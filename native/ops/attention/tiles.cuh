@@ -12,6 +12,13 @@ namespace loram::attention {
 constexpr int keysPerTile = 64, threads = 128, warps = threads / 32;
 constexpr float log2e = 1.4426950408889634f;
 
+// 2^x to 2 units in the last place, zero where the result would be subnormal.
+__device__ inline float exp2Fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // A [tokens, heads * headDim] matrix, bf16 or f32 where it is written.
 struct Heads {
   void* data;
@@ -52,7 +59,7 @@ struct Shape {
 
 // One kv head in one sequence.
 struct Group {
-  int rows, keys, firstQuery, firstKey, firstHead, kvHead, size, headDim;
+  int rows, keys, firstQuery, firstKey, firstHead, kvHead, size, headDim, visibleToFirst;
   uint64_t magic;
 
   __device__ Group(const Shape& shape, const int32_t* queryBounds, const int32_t* keyBounds, int sequence, int kvHead)
@@ -64,13 +71,15 @@ struct Group {
         kvHead(kvHead),
         size(shape.size),
         headDim(shape.headDim),
-        magic(shape.magic) {}
+        magic(shape.magic) {
+    visibleToFirst = keys - query(rows) + 1;
+  }
 
   __device__ int query(int r) const { return static_cast<int>(r * magic >> 32); }
   __device__ int token(int r) const { return firstQuery + query(r); }
   __device__ int head(int r) const { return firstHead + r - query(r) * size; }
   // How many keys, from the first, row r sees: the ends of queries and keys are aligned.
-  __device__ int visible(int r) const { return query(r) + 1 + keys - query(rows); }
+  __device__ int visible(int r) const { return query(r) + visibleToFirst; }
 
   __device__ const __nv_bfloat16* row(const Heads& x, int r) const {
     return r < rows ? x.row(token(r), head(r), headDim) : nullptr;
