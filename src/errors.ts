@@ -65,11 +65,11 @@ export class ConfigError extends LoramError {
 export class MemoryError extends LoramError {
   override name = 'MemoryError'
 }
-/** A device or the native addon is not usable: `E_ADDON`, `E_CUDA_NOT_BUILT`, `E_DEVICE`; or failed: `E_CUDA`. */
+/** A device or the native addon is not usable: `E_ADDON`, `E_CUDA_NOT_BUILT`; or failed: `E_CUDA`. */
 export class DeviceError extends LoramError {
   override name = 'DeviceError'
 }
-/** Saving and resuming: `E_CHECKPOINT`, `E_VERSION`, `E_LOCKED`, `E_DISK`, `E_RESUME`, `E_NAN_LOSS`. */
+/** Saving and resuming: `E_VERSION`, `E_LOCKED`, `E_DISK`, `E_RESUME`, `E_NAN_LOSS`. */
 export class RunError extends LoramError {
   override name = 'RunError'
 }

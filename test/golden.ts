@@ -7,7 +7,7 @@ export const goldenDir = process.env.GOLDEN ?? fileURLToPath(new URL('./fixtures
 
 export const goldenPath = (...parts: string[]): string => path.join(goldenDir, ...parts)
 
-/** The `values` of a folder's golden.json: scalars and lists that belong to its tensors. */
-export function goldenValues(folder: string): Record<string, any> {
-  return JSON.parse(readFileSync(goldenPath(folder, 'golden.json'), 'utf8')).values
+/** A list of numbers in a folder's golden.json, such as the losses of a training trace. */
+export function goldenValues(folder: string, name: string): number[] {
+  return JSON.parse(readFileSync(goldenPath(folder, 'golden.json'), 'utf8')).values[name]
 }

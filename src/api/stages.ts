@@ -31,7 +31,7 @@ export function prune({ signal, ...options }: PruneOptions & Abortable): Promise
 
 /**
  * Continual pre-training of a pruned model on running text: all its weights but the output head.
- * @param options.onEvent is called with every step
+ * @param options `onEvent` is called with every step
  */
 export function align({
   signal,

@@ -15,7 +15,7 @@ export interface TrainingRun extends PromiseLike<TrainResult>, AsyncIterable<Run
  * Runs in a worker thread; the caller's event loop stays free. The adapter, in PEFT's format, lies in `output`, and under
  * `output/run` everything on the way to it.
  *
- * @param options.signal stops the run at the end of a step, with a checkpoint written; `resume: true` goes on from it
+ * @param options `signal` stops the run at the end of a step, with a checkpoint written; `resume: true` goes on from it
  * @throws {LoramError} of the class and code that docs/errors.md lists; {@link AbortError} after an abort
  * @example
  * const run = trainLoRAM({ model: './Llama-3.1-8B', data: { train: 'train.jsonl' }, prune: { ratio: 0.65 }, output: './adapter' })

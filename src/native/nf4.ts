@@ -28,7 +28,7 @@ export interface Nf4Weight {
 /**
  * Quantises a matrix `w` [rows, columns], f32 or bf16, to NF4: every value to the nearest of the block's 16 levels, ties
  * to the lower. Codes and absmax are those of bitsandbytes' CUDA kernels. `w` must be finite.
- * @param options.doubleQuantize stores absmax in 8 bits, as QLoRA does. Default true.
+ * @param options `doubleQuantize` stores absmax in 8 bits, as QLoRA does. Default true.
  */
 export function quantizeNf4(w: Tensor, { doubleQuantize = true } = {}): Nf4Weight {
   const { rows, columns } = match('nf4Quantize', { w: [w, 'rows columns', 'f32 bf16'] })

@@ -49,14 +49,13 @@ onEveryDevice('LoRA, against PEFT', (device) => {
       const micros = [0, 1].map((i) => goldenBatch(golden, 'trace.', 2 * step + i))
       return trace.step(batchOf(...micros), learningRateAt(schedule, step))
     })
-    const values = goldenValues('lora')
     expectGolden(
       results.map(({ loss }) => loss),
-      values['trace.loss'],
+      goldenValues('lora', 'trace.loss'),
     )
     expectGolden(
       results.map(({ gradNorm }) => gradNorm),
-      values['trace.grad_norm_before_clip'],
+      goldenValues('lora', 'trace.grad_norm_before_clip'),
     )
     trace.expectGolden(golden, 'trace')
   })
@@ -74,14 +73,13 @@ onEveryDevice('LoRAM, against PEFT on the pruned model', (device) => {
     const trainer = trainerOf(model, parameters)
     const trace = new Trace(trainer)
     const results = [0, 1, 2].map((step) => trace.step(batchOf(goldenBatch(golden, 'train.', step)), 5e-3))
-    const values = goldenValues('loram')
     expectGolden(
       results.map(({ loss }) => loss),
-      values['train.loss'],
+      goldenValues('loram', 'train.loss'),
     )
     expectGolden(
       results.map(({ gradNorm }) => gradNorm),
-      values['train.grad_norm_before_clip'],
+      goldenValues('loram', 'train.grad_norm_before_clip'),
     )
     trace.expectGolden(golden, 'train')
   })

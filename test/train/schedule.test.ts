@@ -5,7 +5,7 @@ import { goldenValues } from '../golden.ts'
 const options = { learningRate: 1, warmupSteps: 3, totalSteps: 12 }
 
 test('cosine is that of transformers, step by step', () => {
-  const want: number[] = goldenValues('lora')['cosine_schedule.warmup3.total12']
+  const want = goldenValues('lora', 'cosine_schedule.warmup3.total12')
   want.forEach((rate, step) => {
     expect(learningRateAt({ ...options, schedule: 'cosine' }, step)).toBeCloseTo(rate, 15)
   })
