@@ -59,7 +59,7 @@ function measureLoram() {
   const parameters = addAdapter(model, { ...loraDefaults, dropout: 0 }, 1)
   const optimizer = new AdamW(parameters, adamWDefaults)
   const trainer = { model, parameters, optimizer, maxGradNorm: 1, recompute: 'none', dropout: { rate: 0, seed: 1 } }
-  const arena = new Arena('cpu', 4 * 2 ** 30)
+  const arena = new Arena(cpu, 4 * 2 ** 30)
   const batch = { microBatches: [small], targetCount: 4 * 255, epoch: 0, examples: [] }
   speeds.set('lora-step-4x256-r8', 1024 / median(5, () => trainStep({ ...trainer, arena }, batch, 1e-4)))
   return speeds

@@ -61,11 +61,11 @@ export class DataError extends LoramError {
 export class ConfigError extends LoramError {
   override name = 'ConfigError'
 }
-/** Something does not fit: `E_MEMORY`. */
+/** Something does not fit: `E_MEMORY`; on the GPU `E_GPU_OOM`. */
 export class MemoryError extends LoramError {
   override name = 'MemoryError'
 }
-/** A device or the native addon is not usable: `E_ADDON`, `E_CUDA_NOT_BUILT`. */
+/** A device or the native addon is not usable: `E_ADDON`, `E_CUDA_NOT_BUILT`; or failed: `E_CUDA`. */
 export class DeviceError extends LoramError {
   override name = 'DeviceError'
 }

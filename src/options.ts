@@ -201,6 +201,7 @@ export const planCommandOptions = z.strictObject({
   sequenceLength: count.default(512).describe('tokens of an example'),
   recompute: schedule.recompute,
   memory: z.union([z.string(), count]).optional().describe('budget in bytes or as "12 GiB"; refuses what needs more'),
+  device: device.describe('where to train; the GPU need not be there; auto is what training would take here'),
 })
 
 export type PruneOptions = z.input<typeof pruneCommandOptions>

@@ -1,5 +1,10 @@
 #include "memory.h"
 
+#include <algorithm>
+
+#include "../core/cudaLibrary.h"
+#include "errors.h"
+
 namespace loram {
 namespace {
 
@@ -12,9 +17,8 @@ struct StorageHandle {
 
 // Tells the garbage collector how much memory hangs on a small handle.
 void account(Napi::Env env, const StorageHandle& handle, int64_t sign) {
-  if (handle.storage) {
-    Napi::MemoryManagement::AdjustExternalMemory(env, sign * static_cast<int64_t>(handle.storage->bytes));
-  }
+  if (handle.storage->released) return;
+  Napi::MemoryManagement::AdjustExternalMemory(env, sign * static_cast<int64_t>(handle.storage->bytes));
 }
 void account(Napi::Env, const TensorHandle&, int64_t) {}
 
@@ -39,32 +43,36 @@ T& unwrap(const Napi::Value& value, const napi_type_tag& tag, const char* expect
 
 StorageHandle& storageOf(const Napi::Value& value) {
   auto& handle = unwrap<StorageHandle>(value, storageTag, "storage");
-  if (!handle.storage) throw Napi::Error::New(value.Env(), "this memory was released");
+  if (handle.storage->released) throw Napi::Error::New(value.Env(), "this memory was released");
   return handle;
 }
 
 TensorHandle& handleOf(const Napi::Value& value) {
   auto& handle = unwrap<TensorHandle>(value, tensorTag, "tensor");
-  if (!handle.storage) throw Napi::Error::New(value.Env(), "the memory of this tensor was released");
+  if (handle.storage->released) throw Napi::Error::New(value.Env(), "the memory of this tensor was released");
   return handle;
 }
 
 size_t sizeArgument(const Napi::Value& value) { return static_cast<size_t>(value.As<Napi::Number>().Int64Value()); }
 
-// allocate(bytes)
+// allocate(bytes, onGpu)
 Napi::Value allocate(const Napi::CallbackInfo& info) {
-  return wrap(info.Env(), StorageHandle{allocateCpu(sizeArgument(info[0]))}, storageTag);
+  const size_t bytes = sizeArgument(info[0]);
+  const bool onGpu = info[1].As<Napi::Boolean>().Value();
+  auto storage = typed(info.Env(), [&] { return onGpu ? cudaLibrary().allocate(bytes) : allocateCpu(bytes); });
+  return wrap(info.Env(), StorageHandle{std::move(storage)}, storageTag);
 }
 
-// view(storage, byteOffset, dtype, ...shape)
+// view(storage, byteOffset, dtype, pitch, ...shape)
 Napi::Value view(const Napi::CallbackInfo& info) {
   auto& storage = storageOf(info[0]).storage;
   TensorHandle handle{storage, sizeArgument(info[1]), {}};
   Tensor& tensor = handle.tensor;
   tensor.dtype = static_cast<DType>(info[2].As<Napi::Number>().Int32Value());
-  tensor.rank = static_cast<int>(info.Length()) - 3;
+  tensor.pitch = info[3].As<Napi::Number>().Int64Value();
+  tensor.rank = static_cast<int>(info.Length()) - 4;
   if (tensor.rank > maxRank) throw Napi::RangeError::New(info.Env(), "a tensor has at most 4 dimensions");
-  for (int i = 0; i < tensor.rank; i++) tensor.shape[i] = info[i + 3].As<Napi::Number>().Int64Value();
+  for (int i = 0; i < tensor.rank; i++) tensor.shape[i] = info[i + 4].As<Napi::Number>().Int64Value();
   const size_t end = handle.offset + static_cast<size_t>(tensor.bytes());
   if (end > storage->bytes) throw Napi::RangeError::New(info.Env(), "a view reaches past the end of its memory");
   if (end > storage->highWater) storage->highWater = end;
@@ -72,44 +80,57 @@ Napi::Value view(const Napi::CallbackInfo& info) {
   return wrap(info.Env(), std::move(handle), tensorTag);
 }
 
-struct Range {
-  TensorHandle& handle;
-  size_t offset;
-  Napi::Uint8Array bytes;
-};
+// Calls copy(pieces, hostBytes) for what the values [begin, end) of a tensor, counted in bytes without padding, are in
+// its memory: part of a row, whole rows, and part of another.
+template <class Copy>
+void eachPiece(const TensorHandle& handle, size_t begin, size_t end, uint8_t* host, Copy copy) {
+  const Tensor& tensor = handle.tensor;
+  const size_t size = bytesPerElement(tensor.dtype), pitch = tensor.pitch * size;
+  // Without padding all rows are one.
+  const size_t row = tensor.pitch == tensor.columns() ? tensor.bytes() : tensor.columns() * size;
+  while (begin < end) {
+    const size_t column = begin % row, count = column == 0 ? std::max<size_t>(1, (end - begin) / row) : 1;
+    const size_t bytes = std::min(row - column, end - begin);
+    copy(Pieces{handle.offset + begin / row * pitch + column, bytes, count == 1 ? bytes : pitch, count}, host);
+    host += bytes * count;
+    begin += bytes * count;
+  }
+}
 
 // (tensor, byteOffset, bytes) of upload and download, checked against the tensor's end.
-Range rangeOf(const Napi::CallbackInfo& info) {
-  Range range{handleOf(info[0]), sizeArgument(info[1]), info[2].As<Napi::Uint8Array>()};
-  if (range.offset + range.bytes.ByteLength() > static_cast<size_t>(range.handle.tensor.bytes())) {
+template <class Copy>
+void copyRange(const Napi::CallbackInfo& info, Copy copy) {
+  const TensorHandle& handle = handleOf(info[0]);
+  auto bytes = info[2].As<Napi::Uint8Array>();
+  const size_t begin = sizeArgument(info[1]), end = begin + bytes.ByteLength();
+  if (end > static_cast<size_t>(handle.tensor.elements() * bytesPerElement(handle.tensor.dtype))) {
     throw Napi::RangeError::New(info.Env(), "a copy reaches past the end of its tensor");
   }
-  return range;
+  typed(info.Env(), [&] { eachPiece(handle, begin, end, bytes.Data(), copy); });
 }
 
 void upload(const Napi::CallbackInfo& info) {
-  Range range = rangeOf(info);
-  range.handle.storage->upload(range.handle.offset + range.offset, range.bytes.Data(), range.bytes.ByteLength());
+  Storage& storage = *handleOf(info[0]).storage;
+  copyRange(info, [&](const Pieces& pieces, const void* host) { storage.upload(pieces, host); });
 }
 
 void download(const Napi::CallbackInfo& info) {
-  Range range = rangeOf(info);
-  range.handle.storage->download(range.handle.offset + range.offset, range.bytes.Data(), range.bytes.ByteLength());
+  const Storage& storage = *handleOf(info[0]).storage;
+  copyRange(info, [&](const Pieces& pieces, void* host) { storage.download(pieces, host); });
 }
 
 // fill(tensor, byte)
 void fill(const Napi::CallbackInfo& info) {
   auto& handle = handleOf(info[0]);
   const auto value = static_cast<uint8_t>(info[1].As<Napi::Number>().Uint32Value());
-  handle.storage->fill(handle.offset, value, static_cast<size_t>(handle.tensor.bytes()));
+  typed(info.Env(), [&] { handle.storage->fill(handle.offset, value, static_cast<size_t>(handle.tensor.bytes())); });
 }
 
-// release(storage, tensor?): drops the shares of both handles; the memory goes when no other tensor looks into it.
+// release(storage): gives the memory back now; tensors that look into it cannot be used any more.
 void release(const Napi::CallbackInfo& info) {
-  StorageHandle& handle = unwrap<StorageHandle>(info[0], storageTag, "storage");
+  const StorageHandle& handle = unwrap<StorageHandle>(info[0], storageTag, "storage");
   account(info.Env(), handle, -1);
-  handle.storage.reset();
-  if (!info[1].IsUndefined()) unwrap<TensorHandle>(info[1], tensorTag, "tensor").storage.reset();
+  handle.storage->release();
 }
 
 Napi::Value highWater(const Napi::CallbackInfo& info) {
@@ -118,7 +139,7 @@ Napi::Value highWater(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-Tensor tensorOf(const Napi::Value& value) { return handleOf(value).tensor; }
+const TensorHandle& tensorOf(const Napi::Value& value) { return handleOf(value); }
 
 void exportMemory(Napi::Env env, Napi::Object exports) {
   exports.Set("allocate", Napi::Function::New<allocate>(env, "allocate"));

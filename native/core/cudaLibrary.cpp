@@ -3,22 +3,38 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
-namespace loram {
+#include <atomic>
 
-std::string cudaLibraryStatus(const std::string& path) {
+#include "gpuError.h"
+
+namespace loram {
+namespace {
+
+std::atomic<const CudaLibrary*> opened;
+
+}  // namespace
+
+std::string openCudaLibrary(const std::string& path) {
+  if (opened) return "";
   if (access(path.c_str(), R_OK) != 0) return "not built: there is no " + path;
-  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (!library) return std::string("not loadable: ") + dlerror();
-  using Version = const char* (*)();
-  const auto version = reinterpret_cast<Version>(dlsym(library, "loramCudaVersion"));
-  std::string status;
-  if (!version) {
-    status = "not a loram CUDA library: " + path;
-  } else if (std::string(version()) != LORAM_VERSION) {
-    status = std::string("built for loram ") + version() + ", this is " + LORAM_VERSION;
+  void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (!handle) return std::string("not loadable: ") + dlerror();
+  using Entry = const CudaLibrary* (*)();
+  const auto entry = reinterpret_cast<Entry>(dlsym(handle, "loramCudaLibrary"));
+  if (!entry) return "not a loram CUDA library: " + path;
+  const CudaLibrary* library = entry();
+  if (std::string(library->version) != LORAM_VERSION) {
+    return std::string("built for loram ") + library->version + ", this is " + LORAM_VERSION;
   }
-  dlclose(library);
-  return status;
+  try {
+    library->properties();
+  } catch (const GpuError& error) {
+    return error.what();
+  }
+  opened = library;
+  return "";
 }
+
+const CudaLibrary& cudaLibrary() { return *opened; }
 
 }  // namespace loram

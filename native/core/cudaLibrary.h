@@ -1,10 +1,54 @@
 #pragma once
+#include <cstddef>
+#include <memory>
 #include <string>
+
+#include "../ops/ops.h"
+#include "storage.h"
 
 namespace loram {
 
+struct GpuProperties {
+  std::string name;
+  int major, minor;  // compute capability
+  int multiprocessors;
+  int driver;  // the newest CUDA version that the driver runs, 1000 * major + 10 * minor
+};
+
+// Bytes of the GPU's memory: for all processes, what this library holds for tensors now and at most so far, and the most
+// that ops took for partial results.
+struct GpuMemory {
+  size_t free, total, allocated, peak, scratchPeak;
+};
+
+template <class Op>
+struct CudaEntry {
+  void (*run)(const Op&);
+};
+
+// One entry for every op: an op without a kernel does not link.
+template <class List>
+struct CudaTable;
+template <class... Op>
+struct CudaTable<OpList<Op...>> : CudaEntry<Op>... {};
+
+// What loram_cuda.so exports. Everything in it throws GpuError. Work is queued on one stream, in the order of the calls;
+// only a download waits for it.
+struct CudaLibrary {
+  const char* version;  // comes first: with another version the rest may lie elsewhere
+  GpuProperties (*properties)();
+  GpuMemory (*memory)();
+  std::shared_ptr<Storage> (*allocate)(size_t bytes);  // zeroed
+  void (*synchronize)();
+  CudaTable<Ops> ops;
+};
+
 // The CUDA ops live in a library of their own, opened at run time, so that one addon serves machines with and without a
-// GPU. Says why the library at `path` cannot be used: not built, not loadable, or of another version. "" when it can.
-std::string cudaLibraryStatus(const std::string& path);
+// GPU. Opens the one at `path` and says why it cannot be used: not built, not loadable, of another version, or no GPU that
+// it has kernels for. "" when it can.
+std::string openCudaLibrary(const std::string& path);
+
+// The library that was opened.
+const CudaLibrary& cudaLibrary();
 
 }  // namespace loram

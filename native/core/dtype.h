@@ -13,6 +13,8 @@ constexpr int64_t bytesPerElement(DType dtype) {
   return bytes[static_cast<int>(dtype)];
 }
 
+#ifndef __CUDACC__  // there native/cuda/dtype.cuh has the hardware's own types
+
 // IEEE bfloat16: the upper half of a float. Conversion from float rounds to nearest even; NaN stays NaN.
 struct Bf16 {
   uint16_t bits;
@@ -51,5 +53,7 @@ void forDtype(DType dtype, Body body) {
       throw std::invalid_argument("expected a floating-point tensor");
   }
 }
+
+#endif
 
 }  // namespace loram

@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <new>
+#include <utility>
 
 namespace loram {
 namespace {
@@ -26,7 +27,10 @@ class CpuStorage final : public Storage {
   }
   CpuStorage(const CpuStorage&) = delete;
   CpuStorage& operator=(const CpuStorage&) = delete;
-  ~CpuStorage() override {
+  ~CpuStorage() override { CpuStorage::release(); }
+
+  void release() override {
+    if (std::exchange(released, true)) return;
     if (bytes >= mappedFrom) {
       munmap(data, bytes);
     } else {
@@ -34,12 +38,16 @@ class CpuStorage final : public Storage {
     }
   }
 
-  // An empty array of JavaScript has no address, which memcpy must not be given even for nothing
-  void upload(size_t offset, const void* source, size_t size) override {
-    if (size > 0) std::memcpy(at(offset), source, size);
+  void upload(const Pieces& target, const void* source) override {
+    for (size_t i = 0; i < target.count; i++) {
+      std::memcpy(at(target.offset + i * target.pitch), static_cast<const char*>(source) + i * target.bytes,
+                  target.bytes);
+    }
   }
-  void download(size_t offset, void* target, size_t size) const override {
-    if (size > 0) std::memcpy(target, at(offset), size);
+  void download(const Pieces& source, void* target) const override {
+    for (size_t i = 0; i < source.count; i++) {
+      std::memcpy(static_cast<char*>(target) + i * source.bytes, at(source.offset + i * source.pitch), source.bytes);
+    }
   }
   void fill(size_t offset, uint8_t value, size_t size) override { std::memset(at(offset), value, size); }
 

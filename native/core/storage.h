@@ -5,14 +5,26 @@
 
 namespace loram {
 
+enum class Device { cpu, cuda };
+
+// `count` pieces of `bytes` each, `pitch` bytes apart, from `offset` bytes into a storage. Neither number is 0.
+struct Pieces {
+  size_t offset, bytes, pitch, count;
+};
+
 // A block of device memory; tensors are views into it and keep it alive.
 class Storage {
  public:
   virtual ~Storage() = default;
-  virtual void upload(size_t offset, const void* source, size_t bytes) = 0;
-  virtual void download(size_t offset, void* target, size_t bytes) const = 0;
-  virtual void fill(size_t offset, uint8_t value, size_t bytes) = 0;
+  // Copies from and to host memory, where pieces lie one after another. A download waits for the device.
+  virtual void upload(const Pieces& target, const void* source) = 0;
+  virtual void download(const Pieces& source, void* target) const = 0;
+  virtual void fill(size_t offset, uint8_t value, size_t size) = 0;
+  // Gives the memory back now; views into it must not be used any more.
+  virtual void release() = 0;
 
+  bool released = false;
+  Device device = Device::cpu;
   void* data = nullptr;
   size_t bytes = 0;
   // Where the furthest view so far ended: of an arena, the peak that was really used.

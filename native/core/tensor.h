@@ -7,12 +7,16 @@ namespace loram {
 
 constexpr int maxRank = 4;
 
-// What an op sees of a tensor: row-major, contiguous memory that somebody else owns for the duration of the call.
+// What an op sees of a tensor: row-major memory that somebody else owns for the duration of the call. A row is the last
+// dimension; rows begin `pitch` elements apart. On the CPU, and in one dimension, pitch is the length of a row; on CUDA the
+// rows of a bf16 matrix begin at multiples of 64 elements, so that 16-byte accesses and TMA always apply. What lies in the
+// padding is not defined: an op may overwrite it, but its results must not depend on it.
 struct Tensor {
   void* data = nullptr;
   DType dtype = DType::f32;
   int rank = 0;
   int64_t shape[maxRank] = {};
+  int64_t pitch = 1;
 
   template <class T>
   T* as() const {
@@ -23,7 +27,8 @@ struct Tensor {
     for (int i = 0; i < rank; i++) n *= shape[i];
     return n;
   }
-  int64_t bytes() const { return elements() * bytesPerElement(dtype); }
+  // Memory that it takes, padding included.
+  int64_t bytes() const { return rows() * pitch * bytesPerElement(dtype); }
   // As a matrix: the last dimension is the row, all others together count the rows.
   int64_t columns() const { return rank ? shape[rank - 1] : 1; }
   int64_t rows() const { return columns() ? elements() / columns() : 0; }

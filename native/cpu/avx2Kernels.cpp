@@ -43,8 +43,8 @@ struct Simd {
     int32_t bytes;
     __builtin_memcpy(&bytes, p, 4);
     const __m256i codes = _mm256_srlv_epi32(_mm256_set1_epi32(bytes), _mm256_set_epi32(24, 28, 16, 20, 8, 12, 0, 4));
-    const Vec low = _mm256_permutevar8x32_ps(load(nf4CodeBook), codes);
-    const Vec high = _mm256_permutevar8x32_ps(load(nf4CodeBook + 8), codes);
+    const Vec low = _mm256_permutevar8x32_ps(load(nf4CodeBook.values), codes);
+    const Vec high = _mm256_permutevar8x32_ps(load(nf4CodeBook.values + 8), codes);
     return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28)));
   }
 

@@ -40,7 +40,7 @@ struct Simd {
     const __m512i shift = _mm512_set_epi32(24, 28, 16, 20, 8, 12, 0, 4, 24, 28, 16, 20, 8, 12, 0, 4);
     const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
     const __m512i codes = _mm512_srlv_epi32(_mm512_permutexvar_epi32(half, _mm512_castsi128_si512(bytes)), shift);
-    return _mm512_permutexvar_ps(codes, load(nf4CodeBook));
+    return _mm512_permutexvar_ps(codes, load(nf4CodeBook.values));
   }
 
   static Wide multiplyLow(Wide a, uint32_t b) {

@@ -1,37 +1,50 @@
 // Every op, once: its name, its tensors and its scalars in call order. Shapes and dtypes are checked by the TypeScript
 // wrapper of the same name in src/native, so an op trusts its arguments. A tensor marked `?` may be absent. `adds` means
-// the op adds to what the tensor holds, `out` that it overwrites all of it, `in/out` that it changes it in place.
+// the op adds to what the tensor holds, `out` that it overwrites all of it, `in/out` that it changes it in place. `float`
+// is f32 on the CPU, and f32 or bf16 on CUDA; the `float` tensors of one call have the same dtype, unless it says otherwise.
 #pragma once
 #include <cstdint>
 #include <tuple>
 
 #include "../core/tensor.h"
 
+using cudaStream_t = struct CUstream_st*;  // as CUDA's headers declare it, which need not be there
+
 namespace loram {
 
-// c = alpha * op(a) * op(b) + beta * c, with op the identity or the transpose. beta 0 does not read c.
+// c = alpha * op(a) * op(b) + beta * c, with op the identity or the transpose. beta 0 does not read c. With left and right
+// LoRA's part rides along: c += lowRankScale * left * op(right).
 struct Gemm {
   static constexpr auto name = "gemm";
-  Tensor a;  // op(a) is [M, K]   f32
+  Tensor a;  // op(a) is [M, K]   float
   Tensor b;  // op(b) is [K, N]   f32 | bf16
-  Tensor c;  // [M, N]            f32   out or in/out
+  Tensor c;  // [M, N]            float, whatever a is   out or in/out
   bool transposeA, transposeB;
   float alpha, beta;
-  auto fields() { return std::tie(a, b, c, transposeA, transposeB, alpha, beta); }
+  Tensor left;   // ? [M, r]                         dtype of a
+  Tensor right;  // ? [r, N], transposeB [N, r]      f32
+  float lowRankScale;
+  auto fields() { return std::tie(a, b, c, transposeA, transposeB, alpha, beta, left, right, lowRankScale); }
 };
 
-// With w [N, K] dequantised on the way: y = x * w^T + beta * y, or transposed y = x * w + beta * y.
+// With w [N, K] dequantised on the way: y = x * w^T + beta * y, or transposed y = x * w + beta * y. left and right as in
+// Gemm: y += lowRankScale * left * right^T, or transposed y += lowRankScale * left * right.
 struct Nf4Gemm {
   static constexpr auto name = "nf4Gemm";
-  Tensor x;             // [M, K], transposed [M, N]   f32
+  Tensor x;             // [M, K], transposed [M, N]   float
   Tensor packed;        // [ceil(N * K / 2)]           u8    see nf4Quantize
   Tensor absmax;        // [ceil(N * K / 64)]          f32, or u8 when double quantised
   Tensor nestedAbsmax;  // ? [ceil(blocks / 256)]      f32
   Tensor nestedOffset;  // ? [1]                       f32
-  Tensor y;             // [M, N], transposed [M, K]   f32   out or in/out
+  Tensor y;             // [M, N], transposed [M, K]   float   out or in/out
   bool transposed;
   float beta;
-  auto fields() { return std::tie(x, packed, absmax, nestedAbsmax, nestedOffset, y, transposed, beta); }
+  Tensor left;   // ? [M, r]                        dtype of x
+  Tensor right;  // ? [N, r], transposed [r, K]     f32
+  float lowRankScale;
+  auto fields() {
+    return std::tie(x, packed, absmax, nestedAbsmax, nestedOffset, y, transposed, beta, left, right, lowRankScale);
+  }
 };
 
 // NF4 (QLoRA, arXiv 2305.14314) as bitsandbytes stores it: blocks of 64 of the flattened tensor, first value of a pair in
@@ -68,11 +81,11 @@ struct Nf4Dequantize {
 // >= dropout, and multiplies what it keeps by 1 / (1 - dropout).
 struct LoraForward {
   static constexpr auto name = "loraForward";
-  Tensor x;  // [T, K]   f32
+  Tensor x;  // [T, K]   float
   Tensor a;  // [r, K]   f32
   Tensor b;  // [N, r]   f32
-  Tensor u;  // [T, r]   f32   out
-  Tensor y;  // [T, N]   f32   adds
+  Tensor u;  // [T, r]   float   out
+  Tensor y;  // ? [T, N] float   adds; absent where the product with the weight takes u along
   float scale, dropout;
   int64_t seed, stream;
   auto fields() { return std::tie(x, a, b, u, y, scale, dropout, seed, stream); }
@@ -81,25 +94,26 @@ struct LoraForward {
 // d = scale * dy * b;  db += scale * dy^T * u;  da += d^T * drop(x);  dx += drop(d * a), all with forward's mask.
 struct LoraBackward {
   static constexpr auto name = "loraBackward";
-  Tensor x;   // [T, K]   f32
+  Tensor x;   // [T, K]   float
   Tensor a;   // [r, K]   f32
   Tensor b;   // [N, r]   f32
-  Tensor u;   // [T, r]   f32
-  Tensor dy;  // [T, N]   f32
-  Tensor dx;  // [T, K]   f32   adds
+  Tensor u;   // [T, r]   float
+  Tensor dy;  // [T, N]   float
+  Tensor dx;  // ? [T, K] float   adds; absent where the product with the weight takes d along
   Tensor da;  // [r, K]   f32   adds
   Tensor db;  // [N, r]   f32   adds
+  Tensor d;   // [T, r]   float   out
   float scale, dropout;
   int64_t seed, stream;
-  auto fields() { return std::tie(x, a, b, u, dy, dx, da, db, scale, dropout, seed, stream); }
+  auto fields() { return std::tie(x, a, b, u, dy, dx, da, db, d, scale, dropout, seed, stream); }
 };
 
 // y[i,j] = x[i,j] * rstd[i] * weight[j],   rstd[i] = 1 / sqrt(mean_j x[i,j]^2 + eps).  rstd is kept for backward.
 struct RmsNorm {
   static constexpr auto name = "rmsNorm";
-  Tensor x;       // [rows, dim]   f32
+  Tensor x;       // [rows, dim]   float
   Tensor weight;  // [dim]         f32
-  Tensor y;       // [rows, dim]   f32   out
+  Tensor y;       // [rows, dim]   float   out
   Tensor rstd;    // [rows]        f32   out
   float eps;
   auto fields() { return std::tie(x, weight, y, rstd, eps); }
@@ -108,11 +122,11 @@ struct RmsNorm {
 // g = dy * weight, n = x * rstd:  dx += rstd * (g - n * mean(g * n));  dweight += sum over rows of dy * n
 struct RmsNormBackward {
   static constexpr auto name = "rmsNormBackward";
-  Tensor dy;       // [rows, dim]   f32
-  Tensor x;        // [rows, dim]   f32
+  Tensor dy;       // [rows, dim]   float
+  Tensor x;        // [rows, dim]   float
   Tensor weight;   // [dim]         f32
   Tensor rstd;     // [rows]        f32
-  Tensor dx;       // [rows, dim]   f32   adds
+  Tensor dx;       // [rows, dim]   float   adds
   Tensor dweight;  // ? [dim]       f32   adds
   auto fields() { return std::tie(dy, x, weight, rstd, dx, dweight); }
 };
@@ -121,7 +135,7 @@ struct RmsNormBackward {
 // and its sine and cosine are taken in double. `inverse` turns back, which is the backward pass.
 struct Rope {
   static constexpr auto name = "rope";
-  Tensor x;                   // [T, heads * headDim]   f32   in/out
+  Tensor x;                   // [T, heads * headDim]   float   in/out
   Tensor positions;           // [T]                    i32
   Tensor inverseFrequencies;  // [headDim / 2]          f32
   bool inverse;
@@ -133,12 +147,12 @@ struct Rope {
 // with a cache there are more keys than queries. scale = 1 / sqrt(headDim).
 struct Attention {
   static constexpr auto name = "attention";
-  Tensor q;            // [Tq, nh * headDim]    f32
-  Tensor k;            // [Tk, nkv * headDim]   f32
-  Tensor v;            // [Tk, nkv * headDim]   f32
+  Tensor q;            // [Tq, nh * headDim]    float
+  Tensor k;            // [Tk, nkv * headDim]   float
+  Tensor v;            // [Tk, nkv * headDim]   float
   Tensor queryBounds;  // [sequences + 1]       i32
   Tensor keyBounds;    // [sequences + 1]       i32
-  Tensor y;            // [Tq, nh * headDim]    f32   out
+  Tensor y;            // [Tq, nh * headDim]    float   out
   Tensor lse;          // [Tq, nh]              f32   out   log of the sum of exp of a query's scores
   int64_t headDim;
   auto fields() { return std::tie(q, k, v, queryBounds, keyBounds, y, lse, headDim); }
@@ -147,16 +161,16 @@ struct Attention {
 // FlashAttention-2's backward (arXiv 2307.08691) for Attention with queryBounds = keyBounds = bounds.
 struct AttentionBackward {
   static constexpr auto name = "attentionBackward";
-  Tensor dy;      // [T, nh * headDim]    f32
-  Tensor q;       // [T, nh * headDim]    f32
-  Tensor k;       // [T, nkv * headDim]   f32
-  Tensor v;       // [T, nkv * headDim]   f32
-  Tensor y;       // [T, nh * headDim]    f32
+  Tensor dy;      // [T, nh * headDim]    float
+  Tensor q;       // [T, nh * headDim]    float
+  Tensor k;       // [T, nkv * headDim]   float
+  Tensor v;       // [T, nkv * headDim]   float
+  Tensor y;       // [T, nh * headDim]    float
   Tensor lse;     // [T, nh]              f32
   Tensor bounds;  // [sequences + 1]      i32
-  Tensor dq;      // [T, nh * headDim]    f32   out
-  Tensor dk;      // [T, nkv * headDim]   f32   out
-  Tensor dv;      // [T, nkv * headDim]   f32   out
+  Tensor dq;      // [T, nh * headDim]    float   out
+  Tensor dk;      // [T, nkv * headDim]   float   out
+  Tensor dv;      // [T, nkv * headDim]   float   out
   int64_t headDim;
   auto fields() { return std::tie(dy, q, k, v, y, lse, bounds, dq, dk, dv, headDim); }
 };
@@ -164,20 +178,20 @@ struct AttentionBackward {
 // y = silu(gate) * up
 struct Swiglu {
   static constexpr auto name = "swiglu";
-  Tensor gate;  // [rows, dim]   f32
-  Tensor up;    // [rows, dim]   f32
-  Tensor y;     // [rows, dim]   f32   out
+  Tensor gate;  // [rows, dim]   float
+  Tensor up;    // [rows, dim]   float
+  Tensor y;     // [rows, dim]   float   out
   auto fields() { return std::tie(gate, up, y); }
 };
 
 // dgate and dup may lie where gate and up lie.
 struct SwigluBackward {
   static constexpr auto name = "swigluBackward";
-  Tensor dy;     // [rows, dim]   f32
-  Tensor gate;   // [rows, dim]   f32
-  Tensor up;     // [rows, dim]   f32
-  Tensor dgate;  // [rows, dim]   f32   out
-  Tensor dup;    // [rows, dim]   f32   out
+  Tensor dy;     // [rows, dim]   float
+  Tensor gate;   // [rows, dim]   float
+  Tensor up;     // [rows, dim]   float
+  Tensor dgate;  // [rows, dim]   float   out
+  Tensor dup;    // [rows, dim]   float   out
   auto fields() { return std::tie(dy, gate, up, dgate, dup); }
 };
 
@@ -185,7 +199,7 @@ struct SwigluBackward {
 // the logits become scale * (p - onehot(t)). Every target is in [0, vocab): rows without one are left out before.
 struct CrossEntropy {
   static constexpr auto name = "crossEntropy";
-  Tensor logits;     // [rows, vocab]   f32   in/out
+  Tensor logits;     // [rows, vocab]   float   in/out
   Tensor targets;    // [rows]          i32
   Tensor loss;       // [1]             f32   adds
   Tensor tokenLoss;  // ? [rows]        f32   out
@@ -198,13 +212,13 @@ struct Embedding {
   static constexpr auto name = "embedding";
   Tensor weight;  // [vocab, hidden]   f32 | bf16
   Tensor ids;     // [T]               i32
-  Tensor y;       // [T, hidden]       f32   out
+  Tensor y;       // [T, hidden]       float   out
   auto fields() { return std::tie(weight, ids, y); }
 };
 
 struct EmbeddingBackward {
   static constexpr auto name = "embeddingBackward";
-  Tensor dy;       // [T, hidden]       f32
+  Tensor dy;       // [T, hidden]       float
   Tensor ids;      // [T]               i32
   Tensor dweight;  // [vocab, hidden]   f32   adds
   auto fields() { return std::tie(dy, ids, dweight); }
@@ -339,5 +353,33 @@ void cpu(const Importance&);
 void cpu(const Cast&);
 void cpu(const CountNonFinite&);
 void cpu(const Random&);
+
+void cuda(const Gemm&, cudaStream_t);
+void cuda(const Nf4Gemm&, cudaStream_t);
+void cuda(const Nf4Quantize&, cudaStream_t);
+void cuda(const Nf4QuantizeAbsmax&, cudaStream_t);
+void cuda(const Nf4Dequantize&, cudaStream_t);
+void cuda(const LoraForward&, cudaStream_t);
+void cuda(const LoraBackward&, cudaStream_t);
+void cuda(const RmsNorm&, cudaStream_t);
+void cuda(const RmsNormBackward&, cudaStream_t);
+void cuda(const Rope&, cudaStream_t);
+void cuda(const Attention&, cudaStream_t);
+void cuda(const AttentionBackward&, cudaStream_t);
+void cuda(const Swiglu&, cudaStream_t);
+void cuda(const SwigluBackward&, cudaStream_t);
+void cuda(const CrossEntropy&, cudaStream_t);
+void cuda(const Embedding&, cudaStream_t);
+void cuda(const EmbeddingBackward&, cudaStream_t);
+void cuda(const AdamW&, cudaStream_t);
+void cuda(const ClipGradNorm&, cudaStream_t);
+void cuda(const GatherRows&, cudaStream_t);
+void cuda(const ScatterRows&, cudaStream_t);
+void cuda(const GatherColumns&, cudaStream_t);
+void cuda(const ScatterColumns&, cudaStream_t);
+void cuda(const Importance&, cudaStream_t);
+void cuda(const Cast&, cudaStream_t);
+void cuda(const CountNonFinite&, cudaStream_t);
+void cuda(const Random&, cudaStream_t);
 
 }  // namespace loram

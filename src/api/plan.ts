@@ -15,6 +15,7 @@ import {
 import { type LlamaConfig, parseConfig } from '../model/config.ts'
 import { type PlanOptions, planCommandOptions } from '../options.ts'
 import { choose, layersToPrune, prunedConfig } from '../prune/plan.ts'
+import { metaDevice } from '../tensor/device.ts'
 import { validate } from '../validate.ts'
 
 export interface ModelPlan {
@@ -30,14 +31,15 @@ export interface ModelPlan {
  * @throws {MemoryError} `E_MEMORY`: it does not fit `memory`
  */
 export function plan(options: PlanOptions): ModelPlan {
-  const { model, prune, memory, recompute, ...shape } = validate(planCommandOptions, options)
+  const { model, prune, memory, recompute, device: name, ...shape } = validate(planCommandOptions, options)
+  const device = metaDevice(name)
   const file = path.join(model, 'config.json')
   const pruningFile = path.join(model, 'pruning.json')
   const pruning = existsSync(pruningFile) ? readPruning(pruningFile) : undefined
   const config = parseConfig(readJsonObject(file), file, pruning)
   const small = prune ? pruneWidths(config, prune) : config
   const before = unprunedConfig(config)
-  const bytes = modelBytes(metaModel(before, 'none'))
+  const bytes = modelBytes(metaModel(before, 'none', device))
   return {
     original: {
       parameters: countParameters(before),
@@ -45,8 +47,8 @@ export function plan(options: PlanOptions): ModelPlan {
     },
     training:
       memory === undefined
-        ? planTraining(small, shape, recompute)
-        : planWithin(small, shape, recompute, parseBytes(memory, 'memory')),
+        ? planTraining(small, shape, recompute, device)
+        : planWithin(small, shape, recompute, parseBytes(memory, 'memory'), device),
   }
 }
 

@@ -3,17 +3,19 @@ import type { LlamaConfig } from '../model/config.ts'
 import { buildModel, linears, type Model } from '../model/model.ts'
 import { metaSource, type Quantization } from '../model/weights.ts'
 import { Arena } from '../tensor/arena.ts'
-import { meta } from '../tensor/device.ts'
-import type { Tensor } from '../tensor/tensor.ts'
+import { metaOf } from '../tensor/device.ts'
+import type { Device, Tensor } from '../tensor/tensor.ts'
 
-/** A model of `config`'s shape without data. */
-export const metaModel = (config: LlamaConfig, quantize: Quantization): Model =>
-  buildModel(config, meta, metaSource(config.dtype, quantize))
+/** A model of `config`'s shape without data, of the bytes that it has on `device`. */
+export function metaModel(config: LlamaConfig, quantize: Quantization, device: Device): Model {
+  const meta = metaOf(device)
+  return buildModel(config, meta, metaSource(config.dtype, quantize, meta))
+}
 
 /** A model without data that takes the same bytes of an arena as `model` does, pairs of its adapter included. */
 function metaTwin(model: Model): Model {
-  const twin = metaModel(model.config, 'none')
-  const like = ({ shape, dtype }: Tensor) => meta.empty(shape, dtype)
+  const twin = metaModel(model.config, 'none', model.device)
+  const like = ({ shape, dtype }: Tensor) => twin.device.empty(shape, dtype)
   const originals = linears(model)
   for (const [name, linear] of linears(twin)) {
     const { lora } = originals.get(name)!
@@ -30,9 +32,9 @@ function metaTwin(model: Model): Model {
   return twin
 }
 
-/** Bytes that `work` takes of an arena, found by doing it on meta: what the real arena must hold, exactly. */
-export function arenaBytes(work: (arena: Arena) => void): number {
-  const arena = new Arena('meta')
+/** Bytes that `work` takes of an arena on `device`, found by doing it on meta: what the real arena must hold, exactly. */
+export function arenaBytes(device: Device, work: (arena: Arena) => void): number {
+  const arena = new Arena(metaOf(device))
   work(arena)
   return arena.peak
 }
@@ -41,8 +43,8 @@ export function arenaBytes(work: (arena: Arena) => void): number {
 export function arenaFor(model: Model, work: (model: Model, arena: Arena) => void): Arena {
   const twin = metaTwin(model)
   return new Arena(
-    model.device.kind,
-    arenaBytes((arena) => work(twin, arena)),
+    model.device,
+    arenaBytes(model.device, (arena) => work(twin, arena)),
   )
 }
 

@@ -1,11 +1,12 @@
 import { MemoryError } from '../errors.ts'
 import { addAdapter, type LoraOptions } from '../lora/attach.ts'
 import { expectedTensors, type LlamaConfig } from '../model/config.ts'
-import type { Weight } from '../model/linear.ts'
+import { tensorsOf, type Weight } from '../model/linear.ts'
 import { linears, type Model } from '../model/model.ts'
 import type { Quantization } from '../model/weights.ts'
+import { nf4ScratchBytes } from '../native/nf4.ts'
 import { elements } from '../tensor/dtype.ts'
-import { Tensor } from '../tensor/tensor.ts'
+import type { Device } from '../tensor/tensor.ts'
 import { AdamW, adamWDefaults } from '../train/adamW.ts'
 import { type Recompute, recomputes, trainStep } from '../train/step.ts'
 import { formatBytes } from './bytes.ts'
@@ -33,6 +34,8 @@ export interface MemoryPlan {
     adapter: number
     /** The arena of a step with the largest micro-batch. */
     activations: number
+    /** What the largest matrix in NF4 becomes while the GPU multiplies by it. */
+    scratch: number
     total: number
   }
   recompute: Recompute
@@ -51,11 +54,7 @@ export const unprunedConfig = (config: LlamaConfig): LlamaConfig => ({
 })
 
 /** Bytes of a weight as it is held, scales included. */
-function weightBytes(weight: Weight): number {
-  if (weight instanceof Tensor) return weight.bytes
-  const { packed, absmax, nestedAbsmax, nestedOffset } = weight
-  return packed.bytes + absmax.bytes + (nestedAbsmax?.bytes ?? 0) + (nestedOffset?.bytes ?? 0)
-}
+const weightBytes = (weight: Weight): number => tensorsOf(weight).reduce((total, { bytes }) => total + bytes, 0)
 
 /** Bytes of a model's weights by part. */
 export function modelBytes(model: Model): Pick<MemoryPlan['bytes'], 'tables' | 'projections' | 'norms'> {
@@ -70,14 +69,25 @@ export function modelBytes(model: Model): Pick<MemoryPlan['bytes'], 'tables' | '
   }
 }
 
-/** The memory of a training run, found by running one step of it on meta. */
-export function planTraining(config: LlamaConfig, shape: TrainingShape, recompute: Recompute): MemoryPlan {
-  const model = metaModel(config, shape.quantize)
+function scratchBytes(model: Model, device: Device): number {
+  if (device.activations === 'f32') return 0
+  const weights = Array.from(linears(model).values(), ({ weight }) => weight)
+  return Math.max(0, ...weights.map((weight) => ('packed' in weight ? nf4ScratchBytes(weight.shape, device) : 0)))
+}
+
+/** The memory of a training run on `device`, found by running one step of it on meta. */
+export function planTraining(
+  config: LlamaConfig,
+  shape: TrainingShape,
+  recompute: Recompute,
+  device: Device,
+): MemoryPlan {
+  const model = metaModel(config, shape.quantize, device)
   const parameters = addAdapter(model, shape.lora, 0)
   const optimizer = new AdamW(parameters, adamWDefaults)
   const dropout = { rate: shape.lora.dropout, seed: 0 }
   const microBatches = [fullMicroBatch(shape.microBatchSize * shape.sequenceLength)]
-  const activations = arenaBytes((arena) => {
+  const activations = arenaBytes(device, (arena) => {
     const trainer = { model, parameters, optimizer, arena, maxGradNorm: 1, recompute, dropout }
     trainStep(trainer, { microBatches, targetCount: 1, epoch: 0, examples: [] }, 0)
   })
@@ -85,13 +95,15 @@ export function planTraining(config: LlamaConfig, shape: TrainingShape, recomput
   const trained = countParameters(config)
   const weights = modelBytes(model)
   const adapter = 4 * parameters.values.bytes
+  const scratch = scratchBytes(model, device)
   return {
     parameters: { original, trained, adapter: parameters.count },
     bytes: {
       ...weights,
       adapter,
       activations,
-      total: weights.tables + weights.projections + weights.norms + adapter + activations,
+      scratch,
+      total: weights.tables + weights.projections + weights.norms + adapter + activations + scratch,
     },
     recompute,
     reduction: original / (shape.quantize === 'nf4' ? trained / 4 : trained),
@@ -107,8 +119,10 @@ export function planWithin(
   shape: TrainingShape,
   recompute: Recompute,
   budget: number,
+  device: Device,
 ): MemoryPlan {
-  const plans = recomputes.slice(recomputes.indexOf(recompute)).map((policy) => planTraining(config, shape, policy))
+  const policies = recomputes.slice(recomputes.indexOf(recompute))
+  const plans = policies.map((policy) => planTraining(config, shape, policy, device))
   const fitting = plans.find(({ bytes }) => bytes.total <= budget)
   if (fitting) return fitting
   const { bytes } = plans.at(-1)!

@@ -1,5 +1,5 @@
 import { attention, attentionBackward } from '../native/attention.ts'
-import { cast } from '../native/cast.ts'
+import { copy } from '../native/cast.ts'
 import { rmsNorm, rmsNormBackward } from '../native/rmsNorm.ts'
 import { rope } from '../native/rope.ts'
 import { swiglu, swigluBackward } from '../native/swiglu.ts'
@@ -61,14 +61,14 @@ export function blockForward(layer: Layer, constants: BlockConstants, x: Tensor,
   const heads = cache
     ? attention(q.y, cache.keys, cache.values, bounds, cache.bounds, headDim)
     : attention(q.y, k.y, v.y, bounds, bounds, headDim)
-  const x2 = cast(x, 'f32')
+  const x2 = copy(x)
   const o = linearForward(layer.o, heads.y, { dropout, addTo: x2 })
 
   const h2 = rmsNorm(x2, layer.postAttentionNorm.weight, rmsNormEps)
   const gate = linearForward(layer.gate, h2.y, { dropout })
   const up = linearForward(layer.up, h2.y, { dropout })
   const a = swiglu(gate.y, up.y)
-  const y = cast(x2, 'f32')
+  const y = copy(x2)
   const down = linearForward(layer.down, a, { dropout, addTo: y })
 
   return { x, h1, q, k, v, heads, x2, o, h2, gate, up, a, down, y }

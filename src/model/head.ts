@@ -48,7 +48,7 @@ export function headLoss(
   const { y, rstd } = rmsNorm(x, head.norm.weight, rmsNormEps)
   const rows = tensorFrom(arena, targets.rows)
   const h = gatherRows(y, rows)
-  const dh = dx && arena.empty(h.shape, 'f32')
+  const dh = dx && arena.empty(h.shape, h.dtype)
   const ids = tensorFrom(arena, targets.ids)
   const chunk = Math.max(1, Math.floor(chunkElements / outFeatures(head.linear)))
   for (let from = 0; from < count; from += chunk) {
@@ -61,7 +61,7 @@ export function headLoss(
     arena.release(mark)
   }
   if (dx && dh) {
-    const dy = zeros(arena, y.shape, 'f32')
+    const dy = zeros(arena, y.shape, y.dtype)
     scatterRows(dh, rows, dy)
     rmsNormBackward(dy, x, head.norm.weight, rstd, dx, head.norm.grad)
   }

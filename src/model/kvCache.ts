@@ -24,8 +24,8 @@ export class KvCache {
   constructor({ device, layers }: Model, capacity: number) {
     this.capacity = capacity
     this.layers = layers.map(({ k, v }) => ({
-      keys: device.empty([capacity, outFeatures(k)], 'f32'),
-      values: device.empty([capacity, outFeatures(v)], 'f32'),
+      keys: device.empty([capacity, outFeatures(k)], device.activations),
+      values: device.empty([capacity, outFeatures(v)], device.activations),
     }))
     this.bounds = tensorFrom(device, Int32Array.of(0, 0))
   }

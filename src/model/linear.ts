@@ -6,6 +6,12 @@ import { Tensor } from '../tensor/tensor.ts'
 /** A frozen or trained matrix [out, in]: f32, bf16, or packed in NF4. */
 export type Weight = Tensor | Nf4Weight
 
+/** Every tensor that a weight is held in. */
+export const tensorsOf = (weight: Weight): Tensor[] =>
+  weight instanceof Tensor
+    ? [weight]
+    : [weight.packed, weight.absmax, weight.nestedAbsmax, weight.nestedOffset].filter((part) => part !== undefined)
+
 /** LoRA's pair (arXiv 2106.09685): `y += scale * (drop(x) a^T) b^T`, `a` [rank, in], `b` [out, rank]. */
 export interface LoraPair {
   readonly a: Tensor
@@ -52,11 +58,13 @@ export function linearForward(
   options: { into?: Tensor; addTo?: Tensor; dropout?: Dropout | undefined } = {},
 ): LinearOutput {
   const { weight, lora } = linear
-  const y = options.addTo ?? options.into ?? x.device.empty([x.shape[0]!, outFeatures(linear)], 'f32')
+  const u = lora && loraForward(x, lora.a, lora.b, undefined, loraOptions(lora, options.dropout))
+  const y = options.addTo ?? options.into ?? x.device.empty([x.shape[0]!, outFeatures(linear)], x.dtype)
   const beta = options.addTo ? 1 : 0
-  if (weight instanceof Tensor) gemm(x, weight, y, { transposeB: true, beta })
-  else nf4Gemm(x, weight, y, { beta })
-  return { y, u: lora && loraForward(x, lora.a, lora.b, y, loraOptions(lora, options.dropout)) }
+  const lowRank = u && { left: u, right: lora.b, scale: lora.scale }
+  if (weight instanceof Tensor) gemm(x, weight, y, { transposeB: true, beta, lowRank })
+  else nf4Gemm(x, weight, y, { beta, lowRank })
+  return { y, u }
 }
 
 /**
@@ -71,14 +79,21 @@ export function linearBackward(
   options: { into?: Tensor; addTo?: Tensor; dropout?: Dropout | undefined } = {},
 ): Tensor {
   const { weight, grad, lora } = linear
-  const dx = options.addTo ?? options.into ?? x.device.empty(x.shape, 'f32')
+  const dx = options.addTo ?? options.into ?? x.device.empty(x.shape, x.dtype)
   const beta = options.addTo ? 1 : 0
-  if (weight instanceof Tensor) gemm(dy, weight, dx, { beta })
-  else nf4Gemm(dy, weight, dx, { transposed: true, beta })
   if (grad) gemm(dy, x, grad, { transposeA: true, beta: 1 })
-  if (lora?.grads && u) {
-    loraBackward(x, lora.a, lora.b, u, dy, dx, lora.grads.a, lora.grads.b, loraOptions(lora, options.dropout))
+  const backward = (dx: Tensor | undefined) => {
+    if (!lora?.grads || !u) return
+    const { a, b, grads } = lora
+    const d = loraBackward(x, a, b, u, dy, dx, grads.a, grads.b, loraOptions(lora, options.dropout))
+    return { left: d, right: a, scale: 1 }
   }
+  // d a can ride along with the product only where no mask comes between them.
+  const dropout = (options.dropout?.rate ?? 0) > 0
+  const lowRank = dropout ? undefined : backward(undefined)
+  if (weight instanceof Tensor) gemm(dy, weight, dx, { beta, lowRank })
+  else nf4Gemm(dy, weight, dx, { transposed: true, beta, lowRank })
+  if (dropout) backward(dx)
   return dx
 }
 

@@ -1,4 +1,4 @@
-import { copyInto } from '../native/cast.ts'
+import { cast, copyInto } from '../native/cast.ts'
 import { embedding, embeddingBackward } from '../native/embedding.ts'
 import { rmsNorm } from '../native/rmsNorm.ts'
 import type { Arena } from '../tensor/arena.ts'
@@ -7,7 +7,7 @@ import { type BlockConstants, blockForward, type Layer, type Norm, type Tokens }
 import { inverseFrequencies, type LlamaConfig } from './config.ts'
 import type { Head } from './head.ts'
 import type { KvCache } from './kvCache.ts'
-import { type Linear, linearForward, type Weight } from './linear.ts'
+import { type Linear, linearForward, tensorsOf, type Weight } from './linear.ts'
 
 /** A Llama-family causal language model on a device. */
 export interface Model {
@@ -98,6 +98,14 @@ export function linears(model: Model): Map<string, Linear> {
   return new Map([...entries, ['lm_head', model.head.linear]])
 }
 
+/** Gives the memory of a model's weights back; it cannot be used afterwards. */
+export function disposeModel({ embedding, layers, head, constants }: Model): void {
+  const norms = [head.norm, ...layers.flatMap((layer) => [layer.inputNorm, layer.postAttentionNorm])]
+  const matrices = [head.linear, ...layers.flatMap((layer) => projectionNames.map((projection) => layer[projection]))]
+  for (const { weight } of [embedding, ...norms, ...matrices]) for (const tensor of tensorsOf(weight)) tensor.dispose()
+  constants.inverseFrequencies.dispose()
+}
+
 /** The hidden states [tokens, hidden] that enter the first layer. */
 export const embed = (model: Model, ids: Tensor): Tensor => embedding(model.embedding.weight, ids)
 
@@ -118,9 +126,9 @@ export function modelForward(model: Model, arena: Arena, tokens: Tokens, cache?:
   return x
 }
 
-/** Logits [rows, vocab] of hidden states [rows, hidden]. */
+/** Logits [rows, vocab] f32 of hidden states [rows, hidden]. */
 export function logitsOf(model: Model, x: Tensor): Tensor {
   const { norm, linear } = model.head
   const { y } = rmsNorm(x, norm.weight, model.constants.rmsNormEps)
-  return linearForward(linear, y).y
+  return cast(linearForward(linear, y).y, 'f32')
 }

@@ -2,7 +2,6 @@ import { ModelError } from '../errors.ts'
 import type { Checkpoint } from '../formats/huggingFace.ts'
 import { cast, countNonFinite } from '../native/cast.ts'
 import { quantizeNf4 } from '../native/nf4.ts'
-import { meta } from '../tensor/device.ts'
 import type { DType } from '../tensor/dtype.ts'
 import type { Device, Tensor } from '../tensor/tensor.ts'
 import type { WeightSource } from './model.ts'
@@ -20,7 +19,20 @@ export interface LoadOptions {
   checkFinite: boolean
 }
 
-/** Weights of a checkpoint: norms in f32, tables and unquantised matrices as stored (f16 becomes f32, which holds it exactly). */
+/** The dtype a device holds unquantised weights in: the GPU bf16; the CPU as stored, but f16 in f32, which holds it exactly. */
+export function heldDtype({ activations }: Device, stored: DType): DType {
+  return activations === 'f32' ? (stored === 'f16' ? 'f32' : stored) : activations
+}
+
+/** `tensor` in another dtype, instead of the one that was given: its memory goes back. */
+export function converted(tensor: Tensor, dtype: DType): Tensor {
+  if (tensor.dtype === dtype) return tensor
+  const other = cast(tensor, dtype)
+  tensor.dispose()
+  return other
+}
+
+/** Weights of a checkpoint: norms in f32, tables and unquantised matrices in their device's {@link heldDtype}. */
 export function checkpointSource(
   checkpoint: Checkpoint,
   device: Device,
@@ -29,18 +41,19 @@ export function checkpointSource(
   const stored = (name: string): Tensor => readTensor(checkpoint, name, device, checkFinite)
   const table = (name: string): Tensor => {
     const tensor = stored(name)
-    return tensor.dtype === 'f16' ? cast(tensor, 'f32') : tensor
+    return converted(tensor, heldDtype(device, tensor.dtype))
   }
   return {
     table,
     linear: (name) => {
-      const weight = table(name)
-      if (quantize === 'none') return weight
-      const packed = quantizeNf4(weight)
-      weight.dispose()
+      if (quantize === 'none') return table(name)
+      const weight = stored(name)
+      const quantizable = weight.dtype === 'f16' ? converted(weight, 'f32') : weight
+      const packed = quantizeNf4(quantizable)
+      quantizable.dispose()
       return packed
     },
-    norm: (name) => cast(stored(name), 'f32'),
+    norm: (name) => converted(stored(name), 'f32'),
   }
 }
 
@@ -52,9 +65,9 @@ export function readTensor(checkpoint: Checkpoint, name: string, device: Device,
   const { shape, dtype } = checkpoint.tensors.get(name)!
   const tensor = device.empty(shape, dtype)
   if (device.kind === 'meta') return tensor
-  const chunk = new Uint8Array(Math.min(chunkBytes, tensor.bytes))
-  for (let at = 0; at < tensor.bytes; at += chunk.length) {
-    const piece = chunk.subarray(0, Math.min(chunk.length, tensor.bytes - at))
+  const chunk = new Uint8Array(Math.min(chunkBytes, tensor.dataBytes))
+  for (let at = 0; at < tensor.dataBytes; at += chunk.length) {
+    const piece = chunk.subarray(0, Math.min(chunk.length, tensor.dataBytes - at))
     checkpoint.readInto(name, piece, at)
     tensor.write(piece, at)
   }
@@ -74,11 +87,12 @@ function refuseNonFinite(tensor: Tensor, name: string, file: string): void {
   })
 }
 
-/** Weights without data, for counting bytes. `dtype` is what unquantised weights would be stored as. */
-export function metaSource(dtype: DType, quantize: Quantization): WeightSource {
+/** Weights without data on `device`, a meta one, for counting bytes. `dtype` is what they are stored as. */
+export function metaSource(dtype: DType, quantize: Quantization, device: Device): WeightSource {
+  const table = (_name: string, shape: readonly number[]) => device.empty(shape, heldDtype(device, dtype))
   return {
-    table: (_name, shape) => meta.empty(shape, dtype),
-    linear: (_name, shape) => (quantize === 'nf4' ? quantizeNf4(meta.empty(shape, dtype)) : meta.empty(shape, dtype)),
-    norm: (_name, shape) => meta.empty(shape, 'f32'),
+    table,
+    linear: (name, shape) => (quantize === 'nf4' ? quantizeNf4(table(name, shape)) : table(name, shape)),
+    norm: (_name, shape) => device.empty(shape, 'f32'),
   }
 }

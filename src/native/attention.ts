@@ -21,14 +21,14 @@ export function attention(
   headDim: number,
 ): { y: Tensor; lse: Tensor } {
   const { queries, width, kvWidth } = match('attention', {
-    q: [q, 'queries width', 'f32'],
-    k: [k, 'keys kvWidth', 'f32'],
-    v: [v, 'keys kvWidth', 'f32'],
+    q: [q, 'queries width', 'float'],
+    k: [k, 'keys kvWidth', q.dtype],
+    v: [v, 'keys kvWidth', q.dtype],
     queryBounds: [queryBounds, 'bounds', 'i32'],
     keyBounds: [keyBounds, 'bounds', 'i32'],
   })
-  checkHeads('attention', width, kvWidth, headDim)
-  const y = q.device.empty([queries, width], 'f32')
+  checkHeads('attention', q, kvWidth, headDim)
+  const y = q.device.empty([queries, width], q.dtype)
   const lse = q.device.empty([queries, width / headDim], 'f32')
   call('attention', q, k, v, queryBounds, keyBounds, y, lse, headDim)
   return { y, lse }
@@ -48,24 +48,31 @@ export function attentionBackward(
   bounds: Tensor,
   headDim: number,
 ): { dq: Tensor; dk: Tensor; dv: Tensor } {
-  const { width, kvWidth } = match('attentionBackward', {
-    dy: [dy, 'tokens width', 'f32'],
-    q: [q, 'tokens width', 'f32'],
-    k: [k, 'tokens kvWidth', 'f32'],
-    v: [v, 'tokens kvWidth', 'f32'],
-    y: [y, 'tokens width', 'f32'],
+  const { kvWidth } = match('attentionBackward', {
+    q: [q, 'tokens width', 'float'],
+    dy: [dy, 'tokens width', q.dtype],
+    k: [k, 'tokens kvWidth', q.dtype],
+    v: [v, 'tokens kvWidth', q.dtype],
+    y: [y, 'tokens width', q.dtype],
     lse: [lse, 'tokens heads', 'f32'],
     bounds: [bounds, 'bounds', 'i32'],
   })
-  checkHeads('attentionBackward', width, kvWidth, headDim)
-  const dq = q.device.empty(q.shape, 'f32')
-  const dk = q.device.empty(k.shape, 'f32')
-  const dv = q.device.empty(v.shape, 'f32')
+  checkHeads('attentionBackward', q, kvWidth, headDim)
+  const dq = q.device.empty(q.shape, q.dtype)
+  const dk = q.device.empty(k.shape, q.dtype)
+  const dv = q.device.empty(v.shape, q.dtype)
   call('attentionBackward', dy, q, k, v, y, lse, bounds, dq, dk, dv, headDim)
   return { dq, dk, dv }
 }
 
-function checkHeads(op: string, width: number, kvWidth: number, headDim: number): void {
+function checkHeads(op: string, { device, shape }: Tensor, kvWidth: number, headDim: number): void {
+  const width = shape[1]!
+  if (device.rowAlignment > 1 && headDim % 8 !== 0) {
+    throw new OpError('E_OP', `${op}: the heads do not fit the GPU`, {
+      expected: 'a headDim that is a multiple of 8',
+      found: String(headDim),
+    })
+  }
   if (kvWidth % headDim === 0 && width % kvWidth === 0) return
   throw new OpError('E_OP', `${op}: the heads do not fit`, {
     expected: `key-value heads of ${headDim}, each read by the same number of query heads`,

@@ -1,4 +1,5 @@
 import { Tensor } from '../tensor/tensor.ts'
+import { onDevice } from './gpuErrors.ts'
 import { addon } from './load.ts'
 
 type Argument = Tensor | number | boolean | undefined
@@ -7,5 +8,5 @@ type Argument = Tensor | number | boolean | undefined
 export function call(op: string, ...fields: [Tensor, ...Argument[]]): void {
   if (fields[0].device.kind === 'meta') return
   const run = addon()[op] as (...handles: unknown[]) => void
-  run(...fields.map((field) => (field instanceof Tensor ? field.handle : (field ?? null))))
+  onDevice(() => run(...fields.map((field) => (field instanceof Tensor ? field.handle : (field ?? null)))))
 }

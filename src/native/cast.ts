@@ -12,6 +12,9 @@ export function cast(x: Tensor, dtype: DType): Tensor {
   return y
 }
 
+/** A copy of `x` of any shape. */
+export const copy = (x: Tensor): Tensor => cast(x, x.dtype)
+
 /** Overwrites `y` with the values of `x`, of the same shape, rounded to nearest even where the dtypes differ. */
 export function copyInto(x: Tensor, y: Tensor): void {
   const dimensions = dimensionsOf(x)
@@ -25,6 +28,7 @@ export function countNonFinite(x: Tensor): { count: number; first: number } {
   const found = x.device.empty([2], 'i64')
   call('countNonFinite', x, found)
   const [count, first] = found.read()
+  found.dispose()
   return { count: Number(count), first: Number(first) }
 }
 

@@ -22,7 +22,7 @@ export function crossEntropy(
   { scale, backward = false, tokenLoss }: CrossEntropyOptions,
 ): void {
   match('crossEntropy', {
-    logits: [logits, 'rows vocab', 'f32'],
+    logits: [logits, 'rows vocab', 'float'],
     targets: [targets, 'rows', 'i32'],
     loss: [loss, '1', 'f32'],
     ...(tokenLoss && { tokenLoss: [tokenLoss, 'rows', 'f32'] as const }),

@@ -2,6 +2,15 @@ import type { Tensor } from '../tensor/tensor.ts'
 import { call } from './call.ts'
 import { match } from './shapes.ts'
 
+/** LoRA's part of a product, which rides along: adds `scale * left * right`, with `right` lying as the product's own. */
+export interface LowRank {
+  /** [M, r], dtype of the product's left operand */
+  left: Tensor
+  /** [r, N], or [N, r] where the product's own right operand is transposed; f32 */
+  right: Tensor
+  scale: number
+}
+
 export interface GemmOptions {
   /** `a` is stored as [K, M]. Default false. */
   transposeA?: boolean
@@ -11,19 +20,27 @@ export interface GemmOptions {
   alpha?: number
   /** 0 (the default) overwrites `c` without reading it. */
   beta?: number
+  lowRank?: LowRank | undefined
 }
 
 /**
- * Matrix product `c = alpha * op(a) * op(b) + beta * c`, summed in f32: `a` [M, K] f32, `b` [K, N] f32 or bf16, `c` [M, N]
- * f32, with `a` or `b` stored the other way round where `options` say so. `c` must not overlap `a` or `b`.
+ * Matrix product `c = alpha * op(a) * op(b) + beta * c`, summed in f32: `a` [M, K], `b` [K, N] f32 or bf16, `c` [M, N],
+ * each of its own dtype, with `a` or `b` stored the other way round where `options` say so. `c` must not overlap `a` or `b`.
  * @throws {OpError} `E_OP`: the shapes or dtypes do not fit.
  */
 export function gemm(a: Tensor, b: Tensor, c: Tensor, options: GemmOptions = {}): void {
-  const { transposeA = false, transposeB = false, alpha = 1, beta = 0 } = options
+  const { transposeA = false, transposeB = false, alpha = 1, beta = 0, lowRank } = options
   match('gemm', {
-    a: [a, transposeA ? 'K M' : 'M K', 'f32'],
+    a: [a, transposeA ? 'K M' : 'M K', 'float'],
     b: [b, transposeB ? 'N K' : 'K N', 'f32 bf16'],
-    c: [c, 'M N', 'f32'],
+    c: [c, 'M N', 'float'],
+    ...lowRankParts(lowRank, a, transposeB ? 'N r' : 'r N'),
   })
-  call('gemm', a, b, c, transposeA, transposeB, alpha, beta)
+  call('gemm', a, b, c, transposeA, transposeB, alpha, beta, lowRank?.left, lowRank?.right, lowRank?.scale ?? 0)
+}
+
+/** What the parts of a low-rank product must be, for `match`; `right` names the dimensions of the right one. */
+export function lowRankParts(lowRank: LowRank | undefined, like: Tensor, right: string) {
+  if (!lowRank) return {}
+  return { left: [lowRank.left, 'M r', like.dtype], right: [lowRank.right, right, 'f32'] } as const
 }

@@ -7,15 +7,34 @@ import { DeviceError, messageOf } from '../errors.ts'
 export interface Addon {
   version: string
   threads(): number
-  cudaStatus(file: string): string
-  allocate(bytes: number): StorageHandle
-  view(storage: StorageHandle, byteOffset: number, dtype: number, ...shape: number[]): TensorHandle
+  openCuda(file: string): string
+  gpu(): Gpu
+  synchronize(): void
+  allocate(bytes: number, onGpu: boolean): StorageHandle
+  view(storage: StorageHandle, byteOffset: number, dtype: number, pitch: number, ...shape: number[]): TensorHandle
   upload(tensor: TensorHandle, byteOffset: number, bytes: Uint8Array): void
   download(tensor: TensorHandle, byteOffset: number, bytes: Uint8Array): void
   fill(tensor: TensorHandle, byte: number): void
-  release(storage: StorageHandle, tensor?: TensorHandle): void
+  release(storage: StorageHandle): void
   highWater(storage: StorageHandle): number
   [op: string]: unknown
+}
+
+/**
+ * The GPU that ops run on. `allocatedBytes` are what tensors hold of it, `peakBytes` the most that they did, and
+ * `scratchPeakBytes` the most that ops took beside them for partial results.
+ */
+export interface Gpu {
+  name: string
+  computeCapability: string
+  multiprocessors: number
+  /** Newest CUDA version that the driver runs. */
+  driver: string
+  freeBytes: number
+  totalBytes: number
+  allocatedBytes: number
+  peakBytes: number
+  scratchPeakBytes: number
 }
 
 export type StorageHandle = { readonly native: 'storage' }

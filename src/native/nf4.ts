@@ -1,7 +1,8 @@
 import { OpError } from '../errors.ts'
 import { elements } from '../tensor/dtype.ts'
-import type { Tensor } from '../tensor/tensor.ts'
+import { bytesOn, type Device, type Tensor } from '../tensor/tensor.ts'
 import { call } from './call.ts'
+import { type LowRank, lowRankParts } from './gemm.ts'
 import { match } from './shapes.ts'
 
 /** Elements that share an absmax, and absmax values that share a nested one. */
@@ -60,24 +61,35 @@ export interface Nf4GemmOptions {
   transposed?: boolean
   /** 0 (the default) overwrites `y` without reading it. */
   beta?: number
+  /** `right` is [rows, r], transposed [r, columns]. */
+  lowRank?: LowRank | undefined
 }
 
 /**
- * `y = x * w^T + beta * y` with `w` [rows, columns] dequantised to f32 on the way: `x` [M, columns], `y` [M, rows], both
- * f32. Transposed, `y = x * w + beta * y`: `x` [M, rows], `y` [M, columns].
+ * `y = x * w^T + beta * y` with `w` [rows, columns] dequantised to f32 on the way: `x` [M, columns], `y` [M, rows], of
+ * one dtype. Transposed, `y = x * w + beta * y`: `x` [M, rows], `y` [M, columns].
  * @throws {OpError} `E_OP`: the shapes or dtypes do not fit.
  */
 export function nf4Gemm(x: Tensor, weight: Nf4Weight, y: Tensor, options: Nf4GemmOptions = {}): void {
-  const { transposed = false, beta = 0 } = options
+  const { transposed = false, beta = 0, lowRank } = options
   const [rows, columns] = weight.shape
   match('nf4Gemm', {
-    x: [x, `M ${transposed ? rows : columns}`, 'f32'],
-    y: [y, `M ${transposed ? columns : rows}`, 'f32'],
+    x: [x, `M ${transposed ? rows : columns}`, 'float'],
+    y: [y, `M ${transposed ? columns : rows}`, x.dtype],
     ...parts('nf4Gemm', weight),
+    ...lowRankParts(lowRank, x, transposed ? `r ${columns}` : `${rows} r`),
   })
   const { packed, absmax, nestedAbsmax, nestedOffset } = weight
-  call('nf4Gemm', x, packed, absmax, nestedAbsmax, nestedOffset, y, transposed, beta)
+  const { left, right, scale = 0 } = lowRank ?? {}
+  call('nf4Gemm', x, packed, absmax, nestedAbsmax, nestedOffset, y, transposed, beta, left, right, scale)
 }
+
+/**
+ * Memory beside its tensors that {@link nf4Gemm} takes on the GPU for more than a few rows of `x`: the weight in bf16, or
+ * the slice of it that `native/ops/gemm/cuda.cu` multiplies at a time.
+ */
+export const nf4ScratchBytes = ([rows, columns]: Nf4Weight['shape'], device: Device): number =>
+  Math.min(2 ** 29, bytesOn(device, [rows, columns], 'bf16'))
 
 /** What the parts of a weight must be, for `match`. */
 function parts(op: string, { shape, packed, absmax, nestedAbsmax, nestedOffset }: Nf4Weight) {

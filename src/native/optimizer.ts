@@ -1,4 +1,4 @@
-import type { Tensor } from '../tensor/tensor.ts'
+import type { Device, Tensor } from '../tensor/tensor.ts'
 import { call } from './call.ts'
 import { match } from './shapes.ts'
 
@@ -34,11 +34,11 @@ export function adamW(
 
 /**
  * Scales `grads` [n] in place so that their Euclidean norm is at most `maxNorm`, as torch's clip_grad_norm_; 0 leaves them
- * as they are. Returns the norm before, [1].
+ * as they are. Returns the norm before, [1], a tensor of `arena`.
  */
-export function clipGradNorm(grads: Tensor, maxNorm: number): Tensor {
+export function clipGradNorm(grads: Tensor, maxNorm: number, arena: Device): Tensor {
   match('clipGradNorm', { grads: [grads, 'n', 'f32'] })
-  const norm = grads.device.empty([1], 'f32')
+  const norm = arena.empty([1], 'f32')
   call('clipGradNorm', grads, norm, maxNorm)
   return norm
 }

@@ -7,8 +7,8 @@ import { match } from './shapes.ts'
  * [dim], `rstd` [rows] = 1 / sqrt(mean(x^2) + eps), which backward needs.
  */
 export function rmsNorm(x: Tensor, weight: Tensor, eps: number): { y: Tensor; rstd: Tensor } {
-  const { rows, dim } = match('rmsNorm', { x: [x, 'rows dim', 'f32'], weight: [weight, 'dim', 'f32'] })
-  const y = x.device.empty([rows, dim], 'f32')
+  const { rows, dim } = match('rmsNorm', { x: [x, 'rows dim', 'float'], weight: [weight, 'dim', 'f32'] })
+  const y = x.device.empty([rows, dim], x.dtype)
   const rstd = x.device.empty([rows], 'f32')
   call('rmsNorm', x, weight, y, rstd, eps)
   return { y, rstd }
@@ -27,11 +27,11 @@ export function rmsNormBackward(
   dweight?: Tensor,
 ): void {
   match('rmsNormBackward', {
-    dy: [dy, 'rows dim', 'f32'],
-    x: [x, 'rows dim', 'f32'],
+    x: [x, 'rows dim', 'float'],
+    dy: [dy, 'rows dim', x.dtype],
     weight: [weight, 'dim', 'f32'],
     rstd: [rstd, 'rows', 'f32'],
-    dx: [dx, 'rows dim', 'f32'],
+    dx: [dx, 'rows dim', x.dtype],
     ...(dweight && { dweight: [dweight, 'dim', 'f32'] as const }),
   })
   call('rmsNormBackward', dy, x, weight, rstd, dx, dweight)

@@ -10,7 +10,7 @@ import { match } from './shapes.ts'
  */
 export function rope(x: Tensor, positions: Tensor, inverseFrequencies: Tensor, { inverse = false } = {}): void {
   const { width, half } = match('rope', {
-    x: [x, 'tokens width', 'f32'],
+    x: [x, 'tokens width', 'float'],
     positions: [positions, 'tokens', 'i32'],
     inverseFrequencies: [inverseFrequencies, 'half', 'f32'],
   })

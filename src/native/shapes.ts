@@ -1,7 +1,10 @@
 import { OpError } from '../errors.ts'
 import type { Tensor } from '../tensor/tensor.ts'
 
-/** A tensor, the names of its dimensions in order (`'rows dim'`), and the dtypes it may have (`'f32 bf16'`). */
+/**
+ * A tensor, the names of its dimensions in order (`'rows dim'`), and the dtypes it may have (`'f32 bf16'`; `'float'` are
+ * those that its device computes in: f32, and its dtype of activations).
+ */
 type Rule = readonly [tensor: Tensor, dimensions: string, dtypes: string]
 
 type Words<S extends string> = S extends `${infer First} ${infer Rest}` ? First | Words<Rest> : S
@@ -15,8 +18,9 @@ type Sizes<Rules extends Record<string, Rule>> = Record<Words<Rules[keyof Rules]
 export function match<const Rules extends Record<string, Rule>>(op: string, rules: Rules): Sizes<Rules> {
   const sizes: Record<string, number> = {}
   const entries = Object.entries(rules) as [string, Rule][]
-  const { kind } = entries[0]![1][0].device
-  for (const [name, [tensor, dimensions, dtypes]] of entries) {
+  const { kind, activations } = entries[0]![1][0].device
+  for (const [name, [tensor, dimensions, allowed]] of entries) {
+    const dtypes = allowed === 'float' ? [...new Set(['f32', activations])] : allowed.split(' ')
     const wanted = dimensions.split(' ')
     wanted.forEach((dimension, i) => {
       const size = /^\d/.test(dimension) ? Number(dimension) : tensor.shape[i]
@@ -24,10 +28,10 @@ export function match<const Rules extends Record<string, Rule>>(op: string, rule
     })
     const fits =
       tensor.shape.length === wanted.length && wanted.every((dimension, i) => sizes[dimension] === tensor.shape[i])
-    if (fits && dtypes.split(' ').includes(tensor.dtype) && tensor.device.kind === kind) continue
+    if (fits && dtypes.includes(tensor.dtype) && tensor.device.kind === kind) continue
     throw new OpError('E_OP', `${op}: ${name} does not fit`, {
       tensor: name,
-      expected: `[${wanted.map((d) => `${d} = ${sizes[d]}`).join(', ')}] ${dtypes.replaceAll(' ', ' or ')} on ${kind}`,
+      expected: `[${wanted.map((d) => `${d} = ${sizes[d]}`).join(', ')}] ${dtypes.join(' or ')} on ${kind}`,
       found: `[${tensor.shape.join(', ')}] ${tensor.dtype} on ${tensor.device.kind}`,
     })
   }

@@ -3,7 +3,7 @@ import { type Checkpoint, fingerprint } from '../formats/huggingFace.ts'
 import type { PruningPlan } from '../formats/pruningJson.ts'
 import { arenaFor } from '../memory/measure.ts'
 import type { LlamaConfig } from '../model/config.ts'
-import { buildModel, type Model } from '../model/model.ts'
+import { buildModel, disposeModel, type Model } from '../model/model.ts'
 import { checkpointSource } from '../model/weights.ts'
 import type { Arena } from '../tensor/arena.ts'
 import type { Device } from '../tensor/tensor.ts'
@@ -66,14 +66,26 @@ async function measured(
     device,
     checkpointSource(checkpoint, device, { quantize: 'none', checkFinite: true }),
   )
-  if (importance === 'magnitude') return (layer) => layerImportance(model.layers[layer]!, sizes, grouping)
-  const text = await calibration()
-  const measure = (on: Model, arena: Arena) => taylorImportance(on, arena, text, sizes, layers, grouping, signal)
-  const arena = arenaFor(model, measure)
   try {
-    const scores = measure(model, arena)
+    const scores =
+      importance === 'magnitude'
+        ? new Map(range(layers).map((layer) => [layer, layerImportance(model.layers[layer]!, sizes, grouping)]))
+        : taylor(model, await calibration())
     return (layer) => scores.get(layer)!
   } finally {
-    arena.dispose()
+    disposeModel(model)
+  }
+
+  function taylor(model: Model, text: MicroBatch): Map<number, LayerImportance> {
+    const measure = (on: Model, arena: Arena) => taylorImportance(on, arena, text, sizes, layers, grouping, signal)
+    const arena = arenaFor(model, measure)
+    try {
+      return measure(model, arena)
+    } finally {
+      arena.dispose()
+    }
   }
 }
+
+const range = ([start, end]: readonly [number, number]): number[] =>
+  Array.from({ length: end - start }, (_, i) => start + i)

@@ -1,7 +1,7 @@
 import { MemoryError } from '../errors.ts'
 import { addon, type StorageHandle } from '../native/load.ts'
-import { bytesPerElement, type DType, elements } from './dtype.ts'
-import { type Device, Tensor } from './tensor.ts'
+import type { DType } from './dtype.ts'
+import { allocate, bytesOn, type Device, Tensor } from './tensor.ts'
 
 /** Every tensor of an arena begins on such a boundary: a cache line, and what the GPU's copy engine asks for. */
 const alignment = 256
@@ -12,23 +12,29 @@ const alignment = 256
  */
 export class Arena implements Device {
   readonly kind: Device['kind']
+  readonly activations: Device['activations']
+  readonly rowAlignment: number
   /** The most bytes that were in use at once. */
   peak = 0
   private readonly capacity: number
   private readonly storage: StorageHandle | undefined
   private top = 0
 
-  /** @throws {MemoryError} `E_MEMORY`: the system has no `capacity` bytes left. */
-  constructor(kind: Device['kind'], capacity = Number.POSITIVE_INFINITY) {
+  /**
+   * @param device where the memory is
+   * @throws {MemoryError} `E_GPU_OOM`: the GPU has no `capacity` bytes left.
+   */
+  constructor({ kind, activations, rowAlignment }: Device, capacity = Number.POSITIVE_INFINITY) {
     this.kind = kind
+    this.activations = activations
+    this.rowAlignment = rowAlignment
     this.capacity = capacity
-    if (kind !== 'meta') this.storage = addon().allocate(capacity)
+    this.storage = allocate(kind, capacity)
   }
 
   empty(shape: readonly number[], dtype: DType): Tensor {
     const byteOffset = this.top
-    const bytes = elements(shape) * bytesPerElement[dtype]
-    const end = byteOffset + Math.ceil(bytes / alignment) * alignment
+    const end = byteOffset + Math.ceil(bytesOn(this, shape, dtype) / alignment) * alignment
     if (end > this.capacity) {
       throw new MemoryError('E_MEMORY', 'the arena is full', {
         expected: `at most ${this.capacity} bytes, as planned`,

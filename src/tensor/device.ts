@@ -1,43 +1,73 @@
 import { ConfigError, DeviceError } from '../errors.ts'
-import { addon, cudaLibraryFile } from '../native/load.ts'
-import { bytesPerElement, elements } from './dtype.ts'
-import { type Device, Tensor } from './tensor.ts'
+import { onDevice } from '../native/gpuErrors.ts'
+import { addon, cudaLibraryFile, type Gpu } from '../native/load.ts'
+import { allocate, bytesOn, type Device, type DeviceKind, Tensor } from './tensor.ts'
 
-/** Host memory; every tensor has its own. */
-export const cpu: Device = {
-  kind: 'cpu',
-  empty: (shape, dtype) => {
-    const storage = addon().allocate(elements(shape) * bytesPerElement[dtype])
-    return new Tensor(cpu, shape, dtype, { storage, byteOffset: 0 })
-  },
+const layouts = {
+  host: { activations: 'f32', rowAlignment: 1 },
+  // 128 bytes: 16-byte accesses and the copy engine's tiles always fit.
+  gpu: { activations: 'bf16', rowAlignment: 64 },
+} as const
+
+/** A device on which every tensor has memory of its own. */
+function makeDevice(kind: DeviceKind, layout: keyof typeof layouts): Device {
+  const device: Device = {
+    kind,
+    ...layouts[layout],
+    empty: (shape, dtype) => {
+      const storage = allocate(kind, bytesOn(device, shape, dtype))
+      return new Tensor(device, shape, dtype, { storage, byteOffset: 0 })
+    },
+  }
+  return device
 }
 
-/** Shapes without data. */
-export const meta: Device = {
-  kind: 'meta',
-  empty: (shape, dtype) => new Tensor(meta, shape, dtype, { storage: undefined, byteOffset: 0 }),
-}
+/** Host memory. */
+export const cpu = makeDevice('cpu', 'host')
+
+const cuda = makeDevice('cuda', 'gpu')
+
+/** Shapes without data, of the same bytes as on the CPU. */
+export const meta = makeDevice('meta', 'host')
+
+const metaCuda = makeDevice('meta', 'gpu')
+
+/** Shapes without data, of the same bytes as on `device`. */
+export const metaOf = ({ rowAlignment }: Device): Device => (rowAlignment === meta.rowAlignment ? meta : metaCuda)
 
 export const deviceNames = ['auto', 'cpu', 'cuda'] as const
 export type DeviceName = (typeof deviceNames)[number]
 
 /** Why the CUDA backend cannot be used here; empty when it can. */
-export const cudaStatus = (): string => addon().cudaStatus(cudaLibraryFile)
+export const cudaStatus = (): string => addon().openCuda(cudaLibraryFile)
+
+/** The GPU and its memory; only where `cudaStatus` has no objection. */
+export const gpu = (): Gpu => onDevice(() => addon().gpu())
+
+/** What a user calls a device: "the CPU", or the GPU by its name. */
+export const describeDevice = ({ kind }: Device): string => (kind === 'cuda' ? gpu().name : 'the CPU')
+
+/** {@link metaOf} the device a user named; it need not be there. */
+export const metaDevice = (name: DeviceName): Device => (name === 'cuda' ? metaCuda : metaOf(openDevice(name)))
 
 /**
  * The device a user named. `auto` takes the GPU when it is usable and the CPU otherwise.
- * @throws {DeviceError} `E_CUDA_NOT_BUILT`: `cuda` was asked for and this package has no CUDA backend.
+ * @throws {DeviceError} `E_CUDA_NOT_BUILT`: `cuda` was asked for and its library is missing, or has no GPU to run on.
  */
 export function openDevice(name: DeviceName): Device {
   switch (name) {
     case 'cpu':
-    case 'auto':
       return cpu
-    case 'cuda':
+    case 'auto':
+      return cudaStatus() === '' ? cuda : cpu
+    case 'cuda': {
+      const found = cudaStatus()
+      if (found === '') return cuda
       throw new DeviceError('E_CUDA_NOT_BUILT', 'the CUDA backend is not usable', {
-        found: cudaStatus(),
-        remedy: 'use --device cpu; this version of loram runs on the CPU only',
+        found,
+        remedy: 'use --device cpu, or build it where there is a GPU and nvcc: npm run build:cuda',
       })
+    }
     default:
       throw new ConfigError('E_CONFIG', 'unknown device', {
         field: 'device',

@@ -1,14 +1,19 @@
+import { onDevice } from '../native/gpuErrors.ts'
 import { addon, type StorageHandle, type TensorHandle } from '../native/load.ts'
 import { bytesPerElement, type DType, dtypes, elements } from './dtype.ts'
 
 export type DeviceKind = 'cpu' | 'cuda' | 'meta'
 
 /**
- * A place where tensors are made. `cpu` holds data; `meta` only shapes, so a computation on it counts bytes and does
- * nothing else. An arena is a device too: what is computed from tensors in an arena lies in that arena.
+ * A place where tensors are made. `cpu` and `cuda` hold data; `meta` only shapes, so a computation on it counts bytes and
+ * does nothing else. An arena is a device too: what is computed from tensors in an arena lies in that arena.
  */
 export interface Device {
   readonly kind: DeviceKind
+  /** In what activations and unquantised weights are held: f32 on the CPU, bf16 on the GPU. */
+  readonly activations: 'f32' | 'bf16'
+  /** Rows of a bf16 matrix begin at multiples of so many elements. */
+  readonly rowAlignment: number
   /** A tensor whose values are not set. */
   empty(shape: readonly number[], dtype: DType): Tensor
 }
@@ -31,12 +36,25 @@ export interface Memory {
   readonly byteOffset: number
 }
 
-/** A row-major, contiguous array on a device. It owns no data of its own; views share memory. */
+/** Elements from one row of a tensor to the next; rows of the last dimension. */
+function pitchOf({ rowAlignment }: Device, shape: readonly number[], dtype: DType): number {
+  const width = shape.at(-1) ?? 1
+  return dtype === 'bf16' && shape.length > 1 ? Math.ceil(width / rowAlignment) * rowAlignment : width
+}
+
+/** Bytes that a tensor takes on a device, with the padding between its rows. */
+export function bytesOn(device: Device, shape: readonly number[], dtype: DType): number {
+  return elements(shape.slice(0, -1)) * pitchOf(device, shape, dtype) * bytesPerElement[dtype]
+}
+
+/** A row-major array on a device. It owns no data of its own; views share memory. */
 export class Tensor {
   readonly device: Device
   readonly dtype: DType
   readonly shape: readonly number[]
   readonly memory: Memory
+  /** Elements from one row of the last dimension to the next. */
+  readonly pitch: number
   /** What ops take; `undefined` on meta. */
   readonly handle: TensorHandle | undefined
 
@@ -45,8 +63,9 @@ export class Tensor {
     this.dtype = dtype
     this.shape = shape
     this.memory = memory
+    this.pitch = pitchOf(device, shape, dtype)
     if (memory.storage) {
-      this.handle = addon().view(memory.storage, memory.byteOffset, dtypes.indexOf(dtype), ...shape)
+      this.handle = addon().view(memory.storage, memory.byteOffset, dtypes.indexOf(dtype), this.pitch, ...shape)
     }
   }
 
@@ -54,16 +73,17 @@ export class Tensor {
     return elements(this.shape)
   }
 
+  /** Memory that it takes on its device, with the padding between rows. */
   get bytes(): number {
+    return bytesOn(this.device, this.shape, this.dtype)
+  }
+
+  /** Bytes of its values alone, as files and the host hold them. */
+  get dataBytes(): number {
     return this.elements * bytesPerElement[this.dtype]
   }
 
-  /** The same values under another shape of as many elements. */
-  reshape(shape: readonly number[]): Tensor {
-    return new Tensor(this.device, shape, this.dtype, this.memory)
-  }
-
-  /** Elements `[from, from + elements(shape))` of the flat tensor, as a view. */
+  /** Elements `[from, from + elements(shape))` of its memory, padding counted, as a view. */
   slice(from: number, shape: readonly number[]): Tensor {
     const byteOffset = this.memory.byteOffset + from * bytesPerElement[this.dtype]
     return new Tensor(this.device, shape, this.dtype, { storage: this.memory.storage, byteOffset })
@@ -72,19 +92,22 @@ export class Tensor {
   /** Rows `[from, to)` of the first dimension, as a view. */
   rows(from: number, to: number): Tensor {
     const [, ...rest] = this.shape
-    return this.slice(from * elements(rest), [to - from, ...rest])
+    const row = this.shape.length > 1 ? elements(rest.slice(0, -1)) * this.pitch : 1
+    return this.slice(from * row, [to - from, ...rest])
   }
 
-  /** Copies host bytes into the tensor from byte `byteOffset` on. */
+  /** Copies host bytes into the tensor from byte `byteOffset` of its values on. */
   write(data: NodeJS.TypedArray, byteOffset = 0): this {
-    if (this.handle) addon().upload(this.handle, byteOffset, bytesOf(data))
+    const { handle } = this
+    if (handle) onDevice(() => addon().upload(handle, byteOffset, bytesOf(data)))
     return this
   }
 
   /** A copy of the tensor's values on the host. Waits for the device. */
   read(): TensorData {
+    const { handle } = this
     const data = new arrayTypes[this.dtype](this.elements)
-    if (this.handle) addon().download(this.handle, 0, bytesOf(data))
+    if (handle) onDevice(() => addon().download(handle, 0, bytesOf(data)))
     return data
   }
 
@@ -94,19 +117,28 @@ export class Tensor {
   }
 
   zero(): this {
-    if (this.handle) addon().fill(this.handle, 0)
+    const { handle } = this
+    if (handle) onDevice(() => addon().fill(handle, 0))
     return this
   }
 
-  /** Gives the tensor's own memory back now instead of at the next garbage collection; it cannot be used afterwards. */
+  /**
+   * Gives the tensor's memory back now instead of at the next garbage collection; neither it nor anything else that looks
+   * into this memory can be used afterwards.
+   */
   dispose(): void {
-    if (this.memory.storage) addon().release(this.memory.storage, this.handle)
+    if (this.memory.storage) addon().release(this.memory.storage)
   }
 
   /** A copy on the same device. */
   clone(): Tensor {
     return this.device.empty(this.shape, this.dtype).write(this.read())
   }
+}
+
+/** Zeroed memory of a device; none on meta. */
+export function allocate(kind: DeviceKind, bytes: number): StorageHandle | undefined {
+  return kind === 'meta' ? undefined : onDevice(() => addon().allocate(bytes, kind === 'cuda'))
 }
 
 const bytesOf = (data: NodeJS.TypedArray) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength)

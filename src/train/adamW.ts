@@ -29,6 +29,12 @@ export class AdamW {
     this.secondMoment = zeros(device, shape, 'f32')
   }
 
+  /** Gives the memory of the moments back. */
+  dispose(): void {
+    this.firstMoment.dispose()
+    this.secondMoment.dispose()
+  }
+
   update(learningRate: number): void {
     const { values, grads } = this.parameters
     adamW(values, grads, this.firstMoment, this.secondMoment, { ...this.options, learningRate, step: ++this.step })

@@ -5,7 +5,7 @@ import { arenaFor, fullMicroBatch } from '../memory/measure.ts'
 import { expectedTensors } from '../model/config.ts'
 import { buildModel, linears, type Model } from '../model/model.ts'
 import type { OpenCheckpoint } from '../model/open.ts'
-import { readTensor } from '../model/weights.ts'
+import { converted, heldDtype, readTensor } from '../model/weights.ts'
 import { cast, copyInto } from '../native/cast.ts'
 import type { ResolvedOptions } from '../options.ts'
 import type { Device, Tensor } from '../tensor/tensor.ts'
@@ -37,7 +37,7 @@ export function openTrainable(
   const weight = (name: string): Tensor => {
     const stored = readTensor(checkpoint, name, device)
     const parameter = parameters.byName.get(name)
-    if (!parameter) return stored.dtype === 'f16' || stored.shape.length === 1 ? cast(stored, 'f32') : stored
+    if (!parameter) return converted(stored, stored.shape.length === 1 ? 'f32' : heldDtype(device, stored.dtype))
     copyInto(stored, parameter.value)
     stored.dispose()
     return parameter.value
@@ -92,6 +92,7 @@ export function alignModel(
     )
   } finally {
     arena.dispose()
+    optimizer.dispose()
   }
 }
 

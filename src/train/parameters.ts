@@ -42,6 +42,12 @@ export class ParameterSet {
     return parameter
   }
 
+  /** Gives the memory of values and gradients back. */
+  dispose(): void {
+    this.values.dispose()
+    this.grads.dispose()
+  }
+
   zeroGrads(): void {
     this.grads.zero()
   }

@@ -10,11 +10,12 @@ import type { Adapter } from '../lora/adapter.ts'
 import { recoverAdapter } from '../lora/recover.ts'
 import { parseBytes } from '../memory/bytes.ts'
 import { type MemoryPlan, planTraining, planWithin } from '../memory/planner.ts'
+import { disposeModel } from '../model/model.ts'
 import { type OpenCheckpoint, openModelFolder, readModel } from '../model/open.ts'
 import { addon } from '../native/load.ts'
 import type { ResolvedOptions } from '../options.ts'
 import { pruneModel } from '../prune/prune.ts'
-import { openDevice } from '../tensor/device.ts'
+import { describeDevice, gpu, openDevice } from '../tensor/device.ts'
 import type { Device } from '../tensor/tensor.ts'
 import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts'
 import type { Context } from '../worker/protocol.ts'
@@ -44,7 +45,7 @@ export async function trainLoRAMRun(options: ResolvedOptions, context: Context<R
   const device = openDevice(options.device)
   const source = openModelFolder(options.model)
   const tokenizer = loadTokenizer(options.model)
-  const notices: string[] = [...source.warnings]
+  const notices: string[] = [`computing on ${describeDevice(device)}`, ...source.warnings]
   const folder = openRunFolder(options, (message) => notices.push(message))
   const emit = (event: RunEvent) => {
     folder.log(event)
@@ -57,12 +58,13 @@ export async function trainLoRAMRun(options: ResolvedOptions, context: Context<R
     const examples = await loadData(run)
     folder.remember('data', { train: digest(examples.train), eval: examples.eval ? digest(examples.eval) : null })
     const small = await alignStage(run, await pruneStage(run, source))
-    const plan = memoryPlan(options, small)
+    const plan = memoryPlan(run, small)
     emit({ type: 'plan', plan })
 
     emit({ type: 'stage', stage: 'train', status: 'started' })
     const model = readModel(small, device, options.quantize)
     const { adapter, progress } = trainAdapter(model, examples, options, plan, folder.at('checkpoints'), run.context)
+    disposeModel(model)
     emit({ type: 'stage', stage: 'train', status: 'finished' })
 
     recoverStage(run, adapter, small)
@@ -138,6 +140,9 @@ async function alignStage(run: Run, pruned: OpenCheckpoint): Promise<OpenCheckpo
     const trainable = openTrainable(pruned, alignedNames(pruned), run.device)
     alignModel(trainable, examples, { ...align, seed, resume }, run.folder.at('alignCheckpoints'), run.context)
     writeAligned(pruned.checkpoint, trainable.parameters, dir)
+    // On a GPU the small model trains in what this frees.
+    disposeModel(trainable.model)
+    trainable.parameters.dispose()
   })
 }
 
@@ -175,9 +180,10 @@ function describe(source: string | string[], { statistics }: Examples): string {
   ].join(', ')
 }
 
-function memoryPlan(options: ResolvedOptions, { config }: OpenCheckpoint): MemoryPlan {
+function memoryPlan({ options, device }: Run, { config }: OpenCheckpoint): MemoryPlan {
   const { quantize, lora, memory, train, data } = options
   const shape = { quantize, lora, microBatchSize: train.microBatchSize, sequenceLength: data.sequenceLength }
-  if (memory === undefined) return planTraining(config, shape, train.recompute)
-  return planWithin(config, shape, train.recompute, parseBytes(memory, 'memory'))
+  if (memory === undefined && device.kind === 'cpu') return planTraining(config, shape, train.recompute, device)
+  const budget = memory === undefined ? gpu().freeBytes : parseBytes(memory, 'memory')
+  return planWithin(config, shape, train.recompute, budget, device)
 }

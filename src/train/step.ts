@@ -42,7 +42,7 @@ export function trainStep(trainer: Trainer, batch: Batch, learningRate: number):
   for (const [i, micro] of batch.microBatches.entries()) {
     accumulate(trainer, micro, 1 / batch.targetCount, loss, { dropout: dropoutOf(trainer, i) })
   }
-  const gradNorm = clipGradNorm(parameters.grads, trainer.maxGradNorm)
+  const gradNorm = clipGradNorm(parameters.grads, trainer.maxGradNorm, arena)
   optimizer.update(learningRate)
   const result = { loss: loss.item(), gradNorm: gradNorm.item() }
   arena.release(start)
@@ -65,7 +65,7 @@ export function accumulate(
   const { constants } = model
   const start = arena.mark()
   const tokens = toDevice(arena, micro, dropout)
-  const dx = zeros(arena, [micro.ids.length, model.config.hiddenSize], 'f32')
+  const dx = zeros(arena, [micro.ids.length, model.config.hiddenSize], arena.activations)
 
   let x = embed(model, tokens.ids)
   const layers = model.layers.map((layer): { mark: number; input: Tensor; output?: BlockOutput } => {
@@ -90,7 +90,7 @@ export function accumulate(
   arena.release(start)
 
   function layerOutput(layer: Layer, input: Tensor): Tensor {
-    const y = arena.empty(input.shape, 'f32')
+    const y = arena.empty(input.shape, input.dtype)
     const mark = arena.mark()
     copyInto(blockForward(layer, constants, input, tokens).y, y)
     arena.release(mark)

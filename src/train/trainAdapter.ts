@@ -30,11 +30,12 @@ export function trainAdapter(
   const { microBatchSize, weightDecay, maxGradNorm } = train
   const { sequenceLength } = data
   const parameters = addAdapter(model, lora, seed)
-  const arena = new Arena(model.device.kind, plan.bytes.activations)
+  const arena = new Arena(model.device, plan.bytes.activations)
+  const optimizer = new AdamW(parameters, { ...adamWDefaults, weightDecay })
   const trainer = {
     model,
     parameters,
-    optimizer: new AdamW(parameters, { ...adamWDefaults, weightDecay }),
+    optimizer,
     arena,
     maxGradNorm,
     recompute: plan.recompute,
@@ -66,6 +67,6 @@ export function trainAdapter(
     )
     return { adapter: adapterFrom(parameters, lora, options.model), progress }
   } finally {
-    arena.dispose()
+    for (const owner of [arena, optimizer, parameters]) owner.dispose()
   }
 }

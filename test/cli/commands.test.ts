@@ -3,6 +3,7 @@ import path from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { commands } from '../../src/cli/commands/index.ts'
 import { readAdapter } from '../../src/formats/peft.ts'
+import { cudaStatus } from '../../src/tensor/device.ts'
 import { scratchFolder } from '../formats/scratch.ts'
 import { lastLine, loram, loramJson, writeRecords, writeTinyModel } from './support.ts'
 
@@ -149,11 +150,12 @@ test('init writes a file that trains as the flags do, and overwrites nothing', a
 })
 
 test('doctor says what it found and tried', async () => {
+  const device = cudaStatus() === '' ? 'cuda' : 'cpu'
   expect(await loramJson('doctor')).toMatchObject({
     node: process.version,
-    device: 'cpu',
+    device,
     addon: { usable: true, attempts: [{ file: expect.stringContaining('loram.node') }] },
-    cuda: { failure: expect.stringContaining('loram_cuda.so') },
+    cuda: { file: expect.stringContaining('loram_cuda.so'), failure: cudaStatus() },
   })
-  expect((await loram('doctor')).stdout).toMatch(/^device +cpu$/m)
+  expect((await loram('doctor')).stdout).toMatch(new RegExp(`^device +${device}$`, 'm'))
 })

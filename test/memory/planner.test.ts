@@ -4,6 +4,7 @@ import { addAdapter, loraDefaults, targetModules } from '../../src/lora/attach.t
 import { arenaBytes, fullMicroBatch, metaModel } from '../../src/memory/measure.ts'
 import { modelBytes, planTraining, planWithin, type TrainingShape } from '../../src/memory/planner.ts'
 import { Arena } from '../../src/tensor/arena.ts'
+import { cpu } from '../../src/tensor/device.ts'
 import { trainStep } from '../../src/train/step.ts'
 import { neverAborted } from '../../src/worker/protocol.ts'
 import { expectError } from '../formats/scratch.ts'
@@ -43,11 +44,11 @@ const cases: [string, string[], TrainingShape, 'none' | 'full'][] = [
 onEveryDevice('the memory plan', (device) => {
   describe.each(cases)('of %s', (_name, folder, shape, recompute) => {
     const model = loadDirectory(goldenPath(...folder), device, shape.quantize)
-    const plan = planTraining(model.config, shape, recompute)
+    const plan = planTraining(model.config, shape, recompute, device)
     const micro = fullMicroBatch(shape.microBatchSize * shape.sequenceLength)
     const parameters = addAdapter(model, shape.lora, 0)
     const step = (bytes: number, ...micros: (typeof micro)[]) => {
-      const arena = new Arena(device.kind, bytes)
+      const arena = new Arena(device, bytes)
       const dropout = { rate: shape.lora.dropout, seed: 0 }
       trainStep(trainerOf(model, parameters, { arena, recompute, dropout }), batchOf(...micros), 0)
       return arena
@@ -77,8 +78,8 @@ onEveryDevice('the memory plan', (device) => {
     const model = loadDirectory(goldenPath('models', 'llama2'), device)
     const micro = fullMicroBatch(40)
     const evaluate = (of: typeof model, arena: Arena) => evaluateLoss(of, arena, [micro], neverAborted)
-    const bytes = arenaBytes((arena) => evaluate(metaModel(model.config, 'none'), arena))
-    const arena = new Arena(device.kind, bytes)
+    const bytes = arenaBytes(device, (arena) => evaluate(metaModel(model.config, 'none', device), arena))
+    const arena = new Arena(device, bytes)
     evaluate(model, arena)
     expect(arena.measuredPeak).toBe(bytes)
   })
@@ -87,18 +88,18 @@ onEveryDevice('the memory plan', (device) => {
 describe('a budget', () => {
   const config = prunedConfigOf('LLaMA-2-13B', 0.65)
   const shape: TrainingShape = { quantize: 'nf4', lora, microBatchSize: 1, sequenceLength: 512 }
-  const [none, full] = (['none', 'full'] as const).map((recompute) => planTraining(config, shape, recompute))
+  const [none, full] = (['none', 'full'] as const).map((recompute) => planTraining(config, shape, recompute, cpu))
 
   test('takes the least recomputation that fits', () => {
     expect(full!.bytes.total).toBeLessThan(none!.bytes.total)
-    expect(planWithin(config, shape, 'none', none!.bytes.total)).toEqual(none)
-    expect(planWithin(config, shape, 'none', none!.bytes.total - 1)).toEqual(full)
-    expect(planWithin(config, shape, 'full', none!.bytes.total)).toEqual(full)
+    expect(planWithin(config, shape, 'none', none!.bytes.total, cpu)).toEqual(none)
+    expect(planWithin(config, shape, 'none', none!.bytes.total - 1, cpu)).toEqual(full)
+    expect(planWithin(config, shape, 'full', none!.bytes.total, cpu)).toEqual(full)
   })
 
   test('that nothing fits is refused with the figures', () => {
     const details = { field: 'memory', found: expect.stringContaining('with full recompute') }
-    expectError(() => planWithin(config, shape, 'none', full!.bytes.total - 1), 'E_MEMORY', details)
+    expectError(() => planWithin(config, shape, 'none', full!.bytes.total - 1, cpu), 'E_MEMORY', details)
   })
 })
 
@@ -114,12 +115,12 @@ describe('the paper', () => {
     ['LLaMA-2-70B', 0.95, 'nf4', '28.56'],
     ['LLaMA-3.1-70B', 0.85, 'nf4', '15.81'],
   ] as const)('%s cut by %d, quantised to %s, is %s times smaller', (model, ratio, quantize, times) => {
-    const { reduction } = planTraining(prunedConfigOf(model, ratio), { ...shape, quantize }, 'none')
+    const { reduction } = planTraining(prunedConfigOf(model, ratio), { ...shape, quantize }, 'none', cpu)
     expect(reduction.toFixed(2)).toBe(times)
   })
 
   test('LLaMA-3.1-70B cut by 0.85 takes 8.12 GB of projections in NF4 and 4.20 GB of tables in bf16', () => {
-    const { bytes } = planTraining(prunedConfigOf('LLaMA-3.1-70B', 0.85), { ...shape, quantize: 'nf4' }, 'none')
+    const { bytes } = planTraining(prunedConfigOf('LLaMA-3.1-70B', 0.85), { ...shape, quantize: 'nf4' }, 'none', cpu)
     expect(bytes.projections / 1e9).toBeCloseTo(8.12, 2)
     expect(bytes.tables / 1e9).toBeCloseTo(4.2, 2)
   })

@@ -34,7 +34,7 @@ onEveryDevice('the output head', (device) => {
 
   /** Loss and d loss / d x of rows [tokens, hidden], all with targets. */
   function lossOf(rows: Float32Array, ids: Int32Array, dropout?: Dropout) {
-    const arena = new Arena(device.kind, 512 << 20)
+    const arena = new Arena(device, 512 << 20)
     const x = tensorFrom(arena, rows, [ids.length, hidden])
     const dx = zeros(arena, x.shape, 'f32')
     const loss = zeros(arena, [1], 'f32')

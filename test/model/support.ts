@@ -5,9 +5,9 @@ import { parseConfig } from '../../src/model/config.ts'
 import { buildModel, logitsOf, type Model, modelForward } from '../../src/model/model.ts'
 import { checkpointSource } from '../../src/model/weights.ts'
 import { Arena } from '../../src/tensor/arena.ts'
-import type { Device, Tensor } from '../../src/tensor/tensor.ts'
+import type { Device } from '../../src/tensor/tensor.ts'
 import { toDevice } from '../../src/train/step.ts'
-import { expectWithin, largest, type readGolden } from '../ops/support.ts'
+import { expectClose, type readGolden } from '../ops/support.ts'
 
 export function loadDirectory(dir: string, device: Device, quantize: 'none' | 'nf4' = 'none'): Model {
   const checkpoint = openCheckpoint(dir)
@@ -16,7 +16,7 @@ export function loadDirectory(dir: string, device: Device, quantize: 'none' | 'n
 }
 
 /** Room enough for any of the tiny models. */
-export const testArena = (device: Device) => new Arena(device.kind, 256 << 20)
+export const testArena = (device: Device) => new Arena(device, 256 << 20)
 
 /** Rows [rows, length] of a padded batch as transformers has it, without the padding: what its attention mask leaves. */
 export function unpad(
@@ -51,11 +51,8 @@ export function forwardLogits(model: Model, micro: MicroBatch): Float32Array {
   return logits
 }
 
-/** Fails unless `got` are the golden values: fp32 against fp32 through a few layers, relative to the largest. */
-export function expectGolden(got: Tensor | ArrayLike<number>, want: ArrayLike<number>): void {
-  const bound = 1e-5 * largest(want)
-  expectWithin(got, want, () => bound)
-}
+/** Fails unless `got` are the golden values, which were computed in fp32. */
+export const expectGolden = expectClose
 
 /** Fails unless the model's logits of a golden batch are `want` [rows * length, vocab]. */
 export function expectLogits(model: Model, micro: MicroBatch & { kept: number[] }, want: Float32Array): void {

@@ -2,7 +2,18 @@ import { afterEach, describe, expect, test } from 'vitest'
 import { crossEntropy } from '../../src/native/crossEntropy.ts'
 import { type Tensor, tensorFrom, zeros } from '../../src/tensor/tensor.ts'
 import { guarded } from './guarded.ts'
-import { expectWithin, generator, grid, onEveryDevice, readGolden, toArray, unitRoundoff } from './support.ts'
+import {
+  expectWithin,
+  floatsOf,
+  floatTensor,
+  generator,
+  grid,
+  onEveryDevice,
+  readGolden,
+  storing,
+  toArray,
+  unitRoundoff,
+} from './support.ts'
 
 const u = unitRoundoff.f32
 
@@ -22,11 +33,13 @@ onEveryDevice('crossEntropy', (plain) => {
   const device = guarded(plain)
   afterEach(() => device.expectIntact())
 
-  describe.each(grid({ rows: [1, 7, 129], vocab: [1, 61, 4300], range: [1, 40] } as const))(
-    '[$rows, $vocab] in +-$range',
-    ({ rows, vocab, range }) => {
+  describe.each(grid({ dtype: floatsOf(device), rows: [1, 7, 129], vocab: [1, 61, 4300], range: [1, 40] } as const))(
+    '$dtype [$rows, $vocab] in +-$range',
+    ({ dtype, rows, vocab, range }) => {
       const next = generator(1)
-      const logits = Float32Array.from({ length: rows * vocab }, () => range * next())
+      const values = Float32Array.from({ length: rows * vocab }, () => range * next())
+      const given = () => floatTensor(device, values, [rows, vocab], dtype)
+      const logits = Float32Array.from(toArray(given()))
       const targets = Int32Array.from({ length: rows }, () => Math.floor(((next() + 1) / 2) * vocab))
       const want = Array.from(targets, (target, i) => rowInDoubles(logits.subarray(i * vocab, (i + 1) * vocab), target))
       const scale = 1 / rows
@@ -34,7 +47,7 @@ onEveryDevice('crossEntropy', (plain) => {
       const exponential = (2 + 2 * range) * u
 
       const run = (backward: boolean) => {
-        const tensor = tensorFrom(device, logits, [rows, vocab])
+        const tensor = given()
         const loss = tensorFrom(device, Float32Array.of(3))
         const tokenLoss = device.empty([rows], 'f32')
         crossEntropy(tensor, tensorFrom(device, targets), loss, { scale, backward, tokenLoss })
@@ -43,7 +56,7 @@ onEveryDevice('crossEntropy', (plain) => {
 
       test('adds the mean to loss and leaves the logits alone', () => {
         const { tensor, loss, tokenLoss } = run(false)
-        expect(tensor.read()).toEqual(logits)
+        expect(tensor.read()).toEqual(given().read())
         const losses = want.map((row) => row.loss)
         // The logarithm of the sum is off by the sum's relative error, and rounded at the end.
         expectWithin(tokenLoss, losses, (value) => exponential + u * value)
@@ -59,7 +72,8 @@ onEveryDevice('crossEntropy', (plain) => {
         )
         const probability = (at: number) => want[Math.floor(at / vocab)]!.probabilities[at % vocab]!
         // Numerator and denominator err once each; scale / sum and two products are rounded.
-        const bound = (value: number, at: number) => 2 * exponential * scale * probability(at) + 4 * u * Math.abs(value)
+        const bound = (value: number, at: number) =>
+          2 * exponential * scale * probability(at) + (4 * u + storing(dtype)) * Math.abs(value)
         expectWithin(tensor, gradient, (value, at) => bound(value, at) + 2 ** -126)
       })
     },

@@ -6,30 +6,31 @@ import { gemm } from '../../src/native/gemm.ts'
 import { dequantizeNf4, nf4Gemm, quantizeNf4 } from '../../src/native/nf4.ts'
 import type { Tensor } from '../../src/tensor/tensor.ts'
 import { productInDoubles } from './product.ts'
-import { expectWithin, grid, onEveryDevice, poisoned, random, toArray } from './support.ts'
+import { expectWithin, floatsOf, grid, onEveryDevice, poisoned, random, toArray } from './support.ts'
 
 // One row and eight rows are decoding, 129 is a batch; no size but 64 is a multiple of any tile.
 const sizes = { M: [1, 7, 8, 9, 129], N: [1, 61], K: [1, 64, 700] } as const
 const turned = { transposeA: [false, true], transposeB: [false, true] } as const
 
 onEveryDevice('gemm', (device) => {
-  test.each(grid({ ...turned, dtype: ['f32', 'bf16'] } as const))('%o', ({ transposeA, transposeB, dtype }) => {
+  const dtypes = { left: floatsOf(device), dtype: ['f32', 'bf16'], result: floatsOf(device) } as const
+  test.each(grid({ ...turned, ...dtypes }))('%o', ({ transposeA, transposeB, left: leftType, dtype, result }) => {
     for (const { M, N, K } of [...grid(sizes), { M: 3, N: 5, K: 4300 }, { M: 40, N: 200, K: 1300 }]) {
-      const a = random(device, transposeA ? [K, M] : [M, K])
+      const a = random(device, transposeA ? [K, M] : [M, K], leftType)
       const b = random(device, transposeB ? [N, K] : [K, N], dtype, 2)
       const left = { data: toArray(a), transposed: transposeA }
       const right = { data: toArray(b), transposed: transposeB }
 
-      const c = poisoned(device, [M, N])
+      const c = poisoned(device, [M, N], result)
       gemm(a, b, c, { transposeA, transposeB })
       const plain = productInDoubles([M, N, K], left, right)
-      expectWithin(c, plain.want, plain.bound)
+      expectWithin(c, plain.want, plain.bound(device, [leftType, dtype], result))
 
-      const sum = random(device, [M, N], 'f32', 3)
+      const sum = random(device, [M, N], result, 3)
       const scaling = { alpha: 0.5, beta: -0.75, c: toArray(sum) }
       gemm(a, b, sum, { transposeA, transposeB, ...scaling })
       const scaled = productInDoubles([M, N, K], left, right, scaling)
-      expectWithin(sum, scaled.want, scaled.bound)
+      expectWithin(sum, scaled.want, scaled.bound(device, [leftType, dtype], result))
     }
   })
 
@@ -41,7 +42,7 @@ onEveryDevice('gemm', (device) => {
     const [a, b, c] = [random(device, [M, K]), random(device, [K, N], 'f32', 2), poisoned(device, [M, N])]
     gemm(a, b, c)
     const { want, bound } = productInDoubles([M, N, K], { data: toArray(a) }, { data: toArray(b) })
-    expectWithin(c, want, bound)
+    expectWithin(c, want, bound(device, ['f32', 'f32'], 'f32'))
   })
 
   test('a sum over nothing is beta * c', () => {
@@ -77,22 +78,23 @@ onEveryDevice('nf4Gemm', (device) => {
     const N = w.shape[transposed ? 1 : 0]!
     const right = { data: toArray(dequantizeNf4(weight, 'f32')), transposed: !transposed }
 
-    const y = poisoned(device, [M, N])
+    const y = poisoned(device, [M, N], device.activations)
     nf4Gemm(x, weight, y, { transposed })
     const plain = productInDoubles([M, N, K], { data: toArray(x) }, right)
-    expectWithin(y, plain.want, plain.bound)
+    // The weight is f32 where it leaves its code and absmax.
+    expectWithin(y, plain.want, plain.bound(device, [x.dtype, 'f32'], y.dtype))
 
     const before = toArray(y)
     nf4Gemm(x, weight, y, { transposed, beta: 1 })
     const twice = productInDoubles([M, N, K], { data: toArray(x) }, right, { beta: 1, c: before })
-    expectWithin(y, twice.want, twice.bound)
+    expectWithin(y, twice.want, twice.bound(device, [x.dtype, 'f32'], y.dtype))
   }
 
   // Of these row lengths only 64 and 1344 are whole blocks; 61 lets rows begin in the low nibble of a byte.
   const shapes = { rows: [1, 33, 130], columns: [1, 61, 64, 1344] } as const
   test.each(grid({ transposed: [false, true], doubleQuantize: [false, true] } as const))('%o', (c) => {
     for (const { rows, columns, M } of [...grid({ ...shapes, M: [1, 7, 129] }), { rows: 20, columns: 4300, M: 2 }]) {
-      const x = random(device, [M, c.transposed ? rows : columns])
+      const x = random(device, [M, c.transposed ? rows : columns], device.activations)
       run(x, random(device, [rows, columns], 'bf16', 2), c.transposed, c.doubleQuantize)
     }
   })

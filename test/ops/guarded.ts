@@ -1,6 +1,5 @@
 import { expect } from 'vitest'
-import { bytesPerElement, elements } from '../../src/tensor/dtype.ts'
-import { type Device, Tensor } from '../../src/tensor/tensor.ts'
+import { bytesOn, type Device, Tensor } from '../../src/tensor/tensor.ts'
 
 const guardBytes = 256
 const guard = new Uint8Array(guardBytes).fill(0xa5)
@@ -12,9 +11,9 @@ const guard = new Uint8Array(guardBytes).fill(0xa5)
 export function guarded(device: Device): Device & { expectIntact(): void } {
   const blocks: Tensor[] = []
   const self = {
-    kind: device.kind,
+    ...device,
     empty(shape: readonly number[], dtype: Tensor['dtype']): Tensor {
-      const bytes = elements(shape) * bytesPerElement[dtype]
+      const bytes = bytesOn(device, shape, dtype)
       const block = device.empty([guardBytes + bytes + guardBytes], 'u8')
       block
         .write(new Uint8Array(block.bytes).fill(0xff))

@@ -2,8 +2,9 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { gemm } from '../../src/native/gemm.ts'
 import { loraBackward, loraForward } from '../../src/native/loraLinear.ts'
-import { type Device, type Tensor, tensorFrom, zeros } from '../../src/tensor/tensor.ts'
-import { productInDoubles } from './product.ts'
+import { dequantizeNf4, nf4Gemm, quantizeNf4 } from '../../src/native/nf4.ts'
+import { type Device, Tensor, tensorFrom, zeros } from '../../src/tensor/tensor.ts'
+import { adding, productInDoubles } from './product.ts'
 import {
   expectWithin,
   grid,
@@ -12,6 +13,7 @@ import {
   poisoned,
   random,
   readGolden,
+  storing,
   toArray,
   unitRoundoff,
 } from './support.ts'
@@ -59,7 +61,8 @@ onEveryDevice('lora', (device) => {
     [3, 64],
     [130, 61],
   ])('the mask of [%i, %i] is the one philox gives', (T, K) => {
-    expectWithin(maskOfOp(device, T, K, 0.25, 7, 9), maskOf(T * K, 0.25, 7, 9), () => 0)
+    const rounding = storing(device.activations)
+    expectWithin(maskOfOp(device, T, K, 0.25, 7, 9), maskOf(T * K, 0.25, 7, 9), (want) => rounding * want)
   })
 
   test('dropout keeps the share it should, whatever the seed', () => {
@@ -78,8 +81,13 @@ onEveryDevice('lora', (device) => {
   test('forward and backward, with the same mask', () => {
     for (const { T, K, N, r, dropout } of grid(sizes)) {
       const options = { scale: 2, dropout, seed: 3, stream: 11 }
-      const [x, a, b] = [random(device, [T, K]), random(device, [r, K], 'f32', 2), random(device, [N, r], 'f32', 3)]
-      const [y, dy] = [random(device, [T, N], 'f32', 4), random(device, [T, N], 'f32', 5)]
+      const dtype = device.activations
+      const [a, b] = [random(device, [r, K], 'f32', 2), random(device, [N, r], 'f32', 3)]
+      const [x, y, dy] = [
+        random(device, [T, K], dtype),
+        random(device, [T, N], dtype, 4),
+        random(device, [T, N], dtype, 5),
+      ]
       const mask = dropout ? maskOf(T * K, dropout, 3, 11) : new Float32Array(T * K).fill(1)
       // A product with the mask is one more rounding, which the bounds below have room for.
       const dropped = toArray(x).map((value, i) => value * mask[i]!)
@@ -87,13 +95,14 @@ onEveryDevice('lora', (device) => {
       const before = toArray(y)
       const u = loraForward(x, a, b, y, options)
       const wantU = productInDoubles([T, r, K], { data: dropped }, { data: toArray(a), transposed: true })
-      expectWithin(u, wantU.want, wantU.bound)
+      // x is rounded once more when it is masked
+      expectWithin(u, wantU.want, wantU.bound(device, [dtype, 'f32'], dtype, 1))
       const right = { data: toArray(b), transposed: true }
       const wantY = productInDoubles([T, N, r], { data: toArray(u) }, right, { alpha: 2, beta: 1, c: before })
-      expectWithin(y, wantY.want, wantY.bound)
+      expectWithin(y, wantY.want, wantY.bound(device, [dtype, 'f32'], dtype, 1))
 
       const [dx, da, db] = [
-        random(device, [T, K], 'f32', 6),
+        random(device, [T, K], dtype, 6),
         random(device, [r, K], 'f32', 7),
         random(device, [N, r], 'f32', 8),
       ]
@@ -102,11 +111,11 @@ onEveryDevice('lora', (device) => {
 
       const left = { data: toArray(dy), transposed: true }
       const wantB = productInDoubles([N, r, T], left, { data: toArray(u) }, { alpha: 2, beta: 1, c: start[2] })
-      expectWithin(db, wantB.want, wantB.bound)
+      expectWithin(db, wantB.want, wantB.bound(device, [dtype, dtype], 'f32'))
 
       // d is rounded before it is summed over, so both sums' roundings count, relative to the sums of magnitudes.
       const d = productInDoubles([T, r, N], { data: toArray(dy) }, { data: toArray(b) }, { alpha: 2 })
-      const rounding = (terms: number) => (N + terms + 8) * unitRoundoff.f32
+      const rounding = (terms: number) => adding(device, N + terms + 8) + 4 * storing(dtype)
       const magnitude = (values: Float64Array) => ({ data: values.map(Math.abs) })
 
       const add = { beta: 1, c: start[1] }
@@ -117,11 +126,49 @@ onEveryDevice('lora', (device) => {
       const wantX = productInDoubles([T, K, r], { data: d.want }, { data: toArray(a) })
       const sizeX = productInDoubles([T, K, r], { data: d.magnitude }, magnitude(toArray(a)))
       const want = wantX.want.map((value, i) => start[0][i]! + mask[i]! * value)
-      expectWithin(dx, want, (_, i) => rounding(r) * (Math.abs(start[0][i]!) + mask[i]! * sizeX.magnitude[i]!))
+      expectWithin(
+        dx,
+        want,
+        (value, i) =>
+          rounding(r) * (Math.abs(start[0][i]!) + mask[i]! * sizeX.magnitude[i]!) + storing(dtype) * Math.abs(value),
+      )
     }
   })
 
-  test('golden', () => {
+  // 300 x 520 is large enough for the fastest kernels.
+  const products = { M: [3, 300], N: [37, 520], K: [72], r: [4, 70], nf4: [false, true] } as const
+  test('rides along with a product as if its operands were longer by the rank', () => {
+    for (const { M, N, K, r, nf4 } of grid(products)) {
+      const dtype = device.activations
+      const [left, right] = [random(device, [M, r], dtype, 3), random(device, [N, r], 'f32', 4)]
+      const longer = (a: Tensor, b: Float64Array, scale: number) => {
+        const [rows, width] = a.shape as [number, number]
+        const values = toArray(a)
+        return Float64Array.from({ length: rows * (width + r) }, (_, i) => {
+          const [row, column] = [Math.floor(i / (width + r)), i % (width + r)]
+          return column < width ? values[row * width + column]! : scale * b[row * r + column - width]!
+        })
+      }
+      const x = random(device, [M, K], dtype)
+      const plain = random(device, [N, K], 'f32', 2)
+      const w = nf4 ? quantizeNf4(plain) : plain
+      const values = w instanceof Tensor ? w : dequantizeNf4(w, 'f32')
+      const y = random(device, [M, N], dtype, 5)
+      const want = productInDoubles(
+        [M, N, K + r],
+        { data: longer(x, toArray(left), 1) },
+        { data: longer(values, toArray(right), 0.5), transposed: true },
+        { beta: 1, c: toArray(y) },
+      )
+      const options = { beta: 1, lowRank: { left, right, scale: 0.5 } }
+      if (w instanceof Tensor) gemm(x, w, y, { transposeB: true, ...options })
+      else nf4Gemm(x, w, y, options)
+      // Where the parts are added up in y itself, y is rounded twice.
+      expectWithin(y, want.want, want.bound(device, [dtype, 'f32'], dtype, 2))
+    }
+  })
+
+  test.runIf(device.activations === 'f32')('golden', () => {
     const golden = readGolden('ops', 'golden.safetensors')
     const tensor = (name: string) => tensorFrom(device, golden(`lora.${name}`).data, golden(`lora.${name}`).shape)
     const [x, w, a, b, dy] = ['x', 'W', 'A', 'B', 'dy'].map(tensor) as [Tensor, Tensor, Tensor, Tensor, Tensor]

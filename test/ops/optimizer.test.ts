@@ -63,7 +63,7 @@ onEveryDevice('clipGradNorm', (plain) => {
       const norm = euclidean(before)
       const maxNorm = norm / 3
       // The sum is in double: the norm is rounded once. Then torch's 1e-6, a quotient and a product.
-      expectWithin(clipGradNorm(grads, maxNorm), [norm], (want) => u * want)
+      expectWithin(clipGradNorm(grads, maxNorm, device), [norm], (want) => u * want)
       const scale = Math.fround(maxNorm) / (norm + 1e-6)
       expectWithin(
         grads,
@@ -75,17 +75,17 @@ onEveryDevice('clipGradNorm', (plain) => {
     test.each([0, 1e6])('leaves a vector alone with maxNorm %d', (maxNorm) => {
       const grads = random(device, [n])
       const before = toArray(grads)
-      expectWithin(clipGradNorm(grads, maxNorm), [euclidean(before)], (want) => u * want)
+      expectWithin(clipGradNorm(grads, maxNorm, device), [euclidean(before)], (want) => u * want)
       expect(toArray(grads)).toEqual(before)
     })
   })
 
   test('squares outside the range of f32 are summed all the same', () => {
     const grads = tensorFrom(device, Float32Array.of(3e30, 4e30))
-    expectWithin(clipGradNorm(grads, 0), [5e30], (want) => 2 * u * want)
+    expectWithin(clipGradNorm(grads, 0, device), [5e30], (want) => 2 * u * want)
   })
 
   test('a NaN gradient shows in the norm', () => {
-    expect(clipGradNorm(tensorFrom(device, Float32Array.of(1, Number.NaN)), 1).item()).toBeNaN()
+    expect(clipGradNorm(tensorFrom(device, Float32Array.of(1, Number.NaN)), 1, device).item()).toBeNaN()
   })
 })

@@ -1,7 +1,18 @@
 import { describe, expect, test } from 'vitest'
 import { rmsNorm, rmsNormBackward } from '../../src/native/rmsNorm.ts'
-import { tensorFrom, zeros } from '../../src/tensor/tensor.ts'
-import { expectWithin, grid, largest, onEveryDevice, random, readGolden, toArray, unitRoundoff } from './support.ts'
+import { type Tensor, tensorFrom, zeros } from '../../src/tensor/tensor.ts'
+import {
+  expectWithin,
+  floatsOf,
+  grid,
+  largest,
+  onEveryDevice,
+  random,
+  readGolden,
+  storing,
+  toArray,
+  unitRoundoff,
+} from './support.ts'
 
 function inDoubles(x: Float64Array, weight: Float64Array, eps: number): Float64Array {
   const dim = weight.length
@@ -14,13 +25,50 @@ function inDoubles(x: Float64Array, weight: Float64Array, eps: number): Float64A
 
 onEveryDevice('rmsNorm', (device) => {
   // 4300 is LoRAM's pruned width of a 70B model: not a multiple of any tile
-  test.each(grid({ rows: [1, 7, 129], dim: [1, 64, 4300] } as const))('[$rows, $dim]', ({ rows, dim }) => {
-    const x = random(device, [rows, dim])
+  const cases = grid({ dtype: floatsOf(device), rows: [1, 7, 129], dim: [1, 64, 4300] } as const)
+  test.each(cases)('$dtype [$rows, $dim]', ({ dtype, rows, dim }) => {
+    const x = random(device, [rows, dim], dtype)
     const weight = random(device, [dim], 'f32', 2)
     const { y } = rmsNorm(x, weight, 1e-5)
+    expect(y.dtype).toBe(dtype)
     // Three roundings, and an fp32 sum of `dim` positive terms whose relative error the square root halves.
-    const u = (dim / 2 + 4) * unitRoundoff.f32
+    const u = (dim / 2 + 4) * unitRoundoff.f32 + storing(dtype)
     expectWithin(y, inDoubles(toArray(x), toArray(weight), 1e-5), (want) => u * Math.abs(want))
+  })
+
+  test.each(cases)('backward of $dtype [$rows, $dim]', ({ dtype, rows, dim }) => {
+    const [x, dy, dx] = [1, 3, 4].map((seed) => random(device, [rows, dim], dtype, seed)) as [Tensor, Tensor, Tensor]
+    const [weight, dweight] = [random(device, [dim], 'f32', 2), random(device, [dim], 'f32', 5)]
+    const before = { dx: toArray(dx), dweight: toArray(dweight) }
+    const { rstd } = rmsNorm(x, weight, 1e-5)
+    rmsNormBackward(dy, x, weight, rstd, dx, dweight)
+
+    const [xs, ds, w, r] = [x, dy, weight, rstd].map(toArray) as [
+      Float64Array,
+      Float64Array,
+      Float64Array,
+      Float64Array,
+    ]
+    const rowOf = (i: number) => Math.floor(i / dim)
+    const n = xs.map((value, i) => value * r[rowOf(i)]!)
+    const g = ds.map((value, i) => value * w[i % dim]!)
+    const meanOf = (row: number, term: (i: number) => number) =>
+      Array.from({ length: dim }, (_, j) => term(row * dim + j)).reduce((sum, value) => sum + value, 0) / dim
+    const means = Array.from(r, (_, row) => meanOf(row, (i) => g[i]! * n[i]!))
+    const sizes = Array.from(r, (_, row) => meanOf(row, (i) => Math.abs(g[i]! * n[i]!)))
+    const wantX = g.map((value, i) => before.dx[i]! + r[rowOf(i)]! * (value - n[i]! * means[rowOf(i)]!))
+    const size = g.map((value, i) => Math.abs(value) + Math.abs(n[i]!) * sizes[rowOf(i)]!)
+    // A sum of `dim` terms of mixed signs, and eight roundings around it, judged by the sums of magnitudes.
+    const bound = (i: number) => (dim + 8) * unitRoundoff.f32 * (Math.abs(before.dx[i]!) + r[rowOf(i)]! * size[i]!)
+    expectWithin(dx, wantX, (want, i) => bound(i) + storing(dtype) * Math.abs(want))
+
+    const wantWeight = before.dweight.map((value, j) =>
+      r.reduce((sum, _, row) => sum + ds[row * dim + j]! * n[row * dim + j]!, value),
+    )
+    const sizeWeight = before.dweight.map((value, j) =>
+      r.reduce((sum, _, row) => sum + Math.abs(ds[row * dim + j]! * n[row * dim + j]!), Math.abs(value)),
+    )
+    expectWithin(dweight, wantWeight, (_, j) => (rows + 4) * unitRoundoff.f32 * sizeWeight[j]!)
   })
 
   describe('golden', () => {

@@ -1,8 +1,20 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { rope } from '../../src/native/rope.ts'
+import type { DType } from '../../src/tensor/dtype.ts'
 import { tensorFrom } from '../../src/tensor/tensor.ts'
 import { guarded } from './guarded.ts'
-import { expectWithin, generator, grid, onEveryDevice, random, readGolden, toArray, unitRoundoff } from './support.ts'
+import {
+  expectWithin,
+  floatsOf,
+  generator,
+  grid,
+  onEveryDevice,
+  random,
+  readGolden,
+  storing,
+  toArray,
+  unitRoundoff,
+} from './support.ts'
 
 const frequencies = (headDim: number): Float32Array =>
   Float32Array.from({ length: headDim / 2 }, (_, j) => 10000 ** ((-2 * j) / headDim))
@@ -25,32 +37,36 @@ onEveryDevice('rope', (plain) => {
   afterEach(() => device.expectIntact())
 
   // Sine or cosine rounded, a product, a sum: three roundings of either term.
-  const bound = (x: Float64Array, headDim: number) => (_: number, at: number) =>
-    3 * unitRoundoff.f32 * (Math.abs(x[at]!) + Math.abs(x[partner(at, headDim)]!))
+  const bound =
+    (x: Float64Array, headDim: number, dtype: DType = 'f32') =>
+    (want: number, at: number) =>
+      3 * unitRoundoff.f32 * (Math.abs(x[at]!) + Math.abs(x[partner(at, headDim)]!)) + storing(dtype) * Math.abs(want)
 
-  describe.each(grid({ rows: [1, 7, 129], heads: [1, 9], headDim: [2, 64, 122] } as const))(
-    '[$rows, $heads x $headDim]',
-    ({ rows, heads, headDim }) => {
+  describe.each(grid({ dtype: floatsOf(device), rows: [1, 7, 129], heads: [1, 9], headDim: [2, 64, 122] } as const))(
+    '$dtype [$rows, $heads x $headDim]',
+    ({ dtype, rows, heads, headDim }) => {
       const width = heads * headDim
       const next = generator(3)
       // Far positions, where an angle in single precision would be off by a percent.
       const positions = Int32Array.from({ length: rows }, () => Math.floor((next() + 1) * 65536))
 
       test('turns by the angle in double precision', () => {
-        const x = random(device, [rows, width])
+        const x = random(device, [rows, width], dtype)
         const before = toArray(x)
         rope(x, tensorFrom(device, positions), tensorFrom(device, frequencies(headDim)))
-        expectWithin(x, inDoubles(before, width, positions, frequencies(headDim)), bound(before, headDim))
+        expectWithin(x, inDoubles(before, width, positions, frequencies(headDim)), bound(before, headDim, dtype))
       })
 
       test('inverse turns back', () => {
-        const x = random(device, [rows, width])
+        const x = random(device, [rows, width], dtype)
         const before = toArray(x)
         const angles = [tensorFrom(device, positions), tensorFrom(device, frequencies(headDim))] as const
         rope(x, ...angles)
         rope(x, ...angles, { inverse: true })
         // The first rotation's errors are turned, which mixes both terms once more.
-        expectWithin(x, before, (want, at) => 3 * bound(before, headDim)(want, at))
+        const stored = (at: number) =>
+          2 * storing(dtype) * (Math.abs(before[at]!) + Math.abs(before[partner(at, headDim)]!))
+        expectWithin(x, before, (want, at) => 3 * bound(before, headDim, dtype)(want, at) + stored(at))
       })
     },
   )

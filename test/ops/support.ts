@@ -1,21 +1,38 @@
-import { describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test } from 'vitest'
 import { openSafetensors } from '../../src/formats/safetensors.ts'
 import { cpu, cudaStatus, openDevice } from '../../src/tensor/device.ts'
 import { bytesPerElement, type DType, elements } from '../../src/tensor/dtype.ts'
-import { type Device, Tensor, type TensorData, tensorFrom } from '../../src/tensor/tensor.ts'
+import { type Device, Tensor, type TensorData } from '../../src/tensor/tensor.ts'
 import { goldenPath } from '../golden.ts'
+
+/** The dtype that the device of the tests that run now computes in. */
+let precision: Device['activations'] = 'f32'
 
 /** Runs the same tests on every device there is; one that is missing is listed as skipped, with the reason. */
 export function onEveryDevice(name: string, tests: (device: Device) => void): void {
-  describe(`${name} on cpu`, () => tests(cpu))
+  const on = (device: Device) =>
+    describe(`${name} on ${device.kind}`, () => {
+      beforeAll(() => {
+        precision = device.activations
+      })
+      tests(device)
+    })
+  on(cpu)
   const reason = cudaStatus()
   // A skipped describe still runs its callback, to list what it skips.
   if (reason) test.skip(`${name} on cuda (skipped: ${reason})`)
-  else describe(`${name} on cuda`, () => tests(openDevice('cuda')))
+  else on(openDevice('cuda'))
 }
 
 /** The largest relative error of one rounding to nearest. */
 export const unitRoundoff = { f32: 2 ** -24, bf16: 2 ** -8, f16: 2 ** -11 }
+
+/** The dtypes that ops compute in on a device. */
+export const floatsOf = ({ activations }: Device) =>
+  activations === 'bf16' ? (['f32', 'bf16'] as const) : (['f32'] as const)
+
+/** The relative error of rounding a result, computed in f32, to the dtype it is stored in. */
+export const storing = (dtype: DType): number => (dtype === 'bf16' ? unitRoundoff.bf16 : 0)
 
 /** Every combination of the listed values. */
 export function grid<Axes extends Record<string, readonly unknown[]>>(
@@ -47,14 +64,20 @@ export const fromBf16 = (bits: Uint16Array): Float32Array =>
 
 /** A tensor of reproducible values in [-1, 1), f32 or bf16. */
 export function random(device: Device, shape: number[], dtype: 'f32' | 'bf16' = 'f32', seed = 1): Tensor {
-  const next = generator(seed)
-  const values = Float32Array.from({ length: elements(shape) }, next)
-  return device.empty(shape, dtype).write(dtype === 'f32' ? values : toBf16(values))
+  return floatTensor(device, Float32Array.from({ length: elements(shape) }, generator(seed)), shape, dtype)
 }
 
-/** An f32 tensor that holds NaN everywhere, to show that an op overwrites all of its output. */
-export const poisoned = (device: Device, shape: number[]): Tensor =>
-  tensorFrom(device, new Float32Array(elements(shape)).fill(Number.NaN), shape)
+/** A tensor, f32 or bf16, of the given values, rounded to its dtype. */
+export const floatTensor = (
+  device: Device,
+  values: ArrayLike<number>,
+  shape: number[],
+  dtype: 'f32' | 'bf16',
+): Tensor => device.empty(shape, dtype).write(dtype === 'f32' ? Float32Array.from(values) : toBf16(values))
+
+/** A tensor that holds NaN everywhere, to show that an op overwrites all of its output. */
+export const poisoned = (device: Device, shape: number[], dtype: 'f32' | 'bf16' = 'f32'): Tensor =>
+  floatTensor(device, new Float32Array(elements(shape)).fill(Number.NaN), shape, dtype)
 
 /** A tensor's values as doubles, whatever its dtype. */
 export function toArray(tensor: Tensor): Float64Array {
@@ -85,6 +108,25 @@ export function expectWithin(
     ratio,
     `element ${index}: got ${values[index]}, want ${want[index]}, off by ${ratio} bounds`,
   ).toBeLessThanOrEqual(1)
+}
+
+/**
+ * Fails unless what a model computed are these values. In fp32: to 1e-5 of the largest, through a few layers. In bf16 every
+ * activation is rounded, by 1.7e-3 of itself on average, some 50 times through a forward and a backward pass: 1.2e-2 by
+ * their root mean square, and up to three times that where few tokens add up. A loss or a norm is a mean over many.
+ */
+export function expectClose(got: Tensor | ArrayLike<number>, want: ArrayLike<number>): void {
+  const bound = 1e-5 * largest(want)
+  if (precision === 'f32') expectWithin(got, want, () => bound)
+  else expectRelative(got instanceof Tensor ? toArray(got) : got, want, want.length > 8 ? 4e-2 : 1e-2)
+}
+
+/** Fails unless the Euclidean norm of the differences is at most `bound` times that of `want`. */
+function expectRelative(got: ArrayLike<number>, want: ArrayLike<number>, bound: number): void {
+  expect(got.length).toBe(want.length)
+  const norm = (term: (i: number) => number) =>
+    Math.sqrt(Array.from(want, (_, i) => term(i) ** 2).reduce((sum, square) => sum + square, 0))
+  expect(norm((i) => got[i]! - want[i]!)).toBeLessThanOrEqual(bound * norm((i) => want[i]!))
 }
 
 /** Largest absolute value: the scale that sums of mixed signs are judged by. */

@@ -1,8 +1,20 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { swiglu, swigluBackward } from '../../src/native/swiglu.ts'
+import type { DType } from '../../src/tensor/dtype.ts'
 import { tensorFrom } from '../../src/tensor/tensor.ts'
 import { guarded } from './guarded.ts'
-import { expectWithin, grid, onEveryDevice, random, readGolden, toArray, unitRoundoff } from './support.ts'
+import {
+  expectWithin,
+  floatsOf,
+  floatTensor,
+  grid,
+  onEveryDevice,
+  random,
+  readGolden,
+  storing,
+  toArray,
+  unitRoundoff,
+} from './support.ts'
 
 const u = unitRoundoff.f32
 const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x))
@@ -14,21 +26,25 @@ onEveryDevice('swiglu', (plain) => {
   // Where exp overflows, the sigmoid is 0 instead of less than 2^-128; what it multiplies is less than 128.
   const overflow = 2 ** -121
   // exp is within 2 u, then a sum, a quotient and a product.
-  const forwardBound = (want: number): number => 6 * u * Math.abs(want) + overflow
+  const forwardBound =
+    (dtype: DType) =>
+    (want: number): number =>
+      (6 * u + storing(dtype)) * Math.abs(want) + overflow
 
-  describe.each(grid({ rows: [1, 7, 129], dim: [1, 61, 4300], range: [1, 120] } as const))(
-    '[$rows, $dim] in +-$range',
-    ({ rows, dim, range }) => {
+  describe.each(grid({ dtype: floatsOf(device), rows: [1, 7, 129], dim: [1, 61, 4300], range: [1, 120] } as const))(
+    '$dtype [$rows, $dim] in +-$range',
+    ({ dtype, rows, dim, range }) => {
       const values = (seed: number, scale: number) => {
-        const raw = Float32Array.from(toArray(random(device, [rows, dim], 'f32', seed)), (x) => x * scale)
-        return { tensor: tensorFrom(device, raw, [rows, dim]), array: raw }
+        const raw = toArray(random(device, [rows, dim], 'f32', seed)).map((x) => x * scale)
+        const tensor = floatTensor(device, raw, [rows, dim], dtype)
+        return { tensor, array: toArray(tensor) }
       }
       const run = () => ({ gate: values(1, range), up: values(2, 1), dy: values(3, 1) })
 
       test('forward', () => {
         const { gate, up } = run()
         const want = Float64Array.from(gate.array, (g, i) => g * sigmoid(g) * up.array[i]!)
-        expectWithin(swiglu(gate.tensor, up.tensor), want, forwardBound)
+        expectWithin(swiglu(gate.tensor, up.tensor), want, forwardBound(dtype))
       })
 
       test('backward', () => {
@@ -38,7 +54,7 @@ onEveryDevice('swiglu', (plain) => {
         expectWithin(
           dup,
           g.map((x, i) => dy.array[i]! * x * sigmoid(x)),
-          forwardBound,
+          forwardBound(dtype),
         )
         // 1 + g (1 - sigmoid) cancels near its zero: judged by 1 + |g|. Sigmoid has 4 u, its complement 5 u, times g and
         // plus 1 makes 7 u (1 + |g|); the factors before it have 4 + 2 u and the last product 1.
@@ -46,7 +62,8 @@ onEveryDevice('swiglu', (plain) => {
         expectWithin(
           dgate,
           g.map((x, i) => factor(i) * (1 + x * (1 - sigmoid(x)))),
-          (_, i) => 14 * u * Math.abs(factor(i)) * (1 + Math.abs(g[i]!)) + overflow,
+          (want, i) =>
+            14 * u * Math.abs(factor(i)) * (1 + Math.abs(g[i]!)) + storing(dtype) * Math.abs(want) + overflow,
         )
       })
     },

@@ -41,10 +41,14 @@ onEveryDevice('weights that train', (device) => {
     for (const [name, { grad }] of parameters.byName) expectGolden(grad, golden(`grad.${name}`).data)
   })
 
-  test('that are embedding and output head at once have the gradient of both', () => {
-    const { model, parameters } = openWhole('llama3-tied', device)
-    expectSlopes(trainerOf(model, parameters), batchOf(batchOfModel('llama3-tied')))
-  })
+  // Slopes of a loss that is computed in bf16 are lost in its rounding.
+  test.runIf(device.activations === 'f32')(
+    'that are embedding and output head at once have the gradient of both',
+    () => {
+      const { model, parameters } = openWhole('llama3-tied', device)
+      expectSlopes(trainerOf(model, parameters), batchOf(batchOfModel('llama3-tied')))
+    },
+  )
 
   test.each(recomputes)('take the arena that their model without gradients plans, recompute %s', (recompute) => {
     const { model } = openWhole('llama3', device)

@@ -6,7 +6,7 @@ import { type Device, zeros } from '../../src/tensor/tensor.ts'
 import { type Trainer, trainStep } from '../../src/train/step.ts'
 import { goldenPath } from '../golden.ts'
 import { expectGolden, forwardLogits, goldenBatch, loadDirectory } from '../model/support.ts'
-import { expectWithin, largest, onEveryDevice, random, readGolden, unitRoundoff } from '../ops/support.ts'
+import { expectWithin, largest, onEveryDevice, random, readGolden, storing, unitRoundoff } from '../ops/support.ts'
 import { batchOf, expectSlopes, trainAdapter, trainerOf } from './support.ts'
 
 const golden = readGolden('lora', 'golden.safetensors')
@@ -32,8 +32,9 @@ onEveryDevice('a training step', (device) => {
     const alone = Array.from({ length: batch.bounds.length - 1 }, (_, i) => exampleOf(batch, i))
     const together = gradients({})
     const apart = gradients({}, alone)
-    // Two sums over the same tokens in different orders, each off by at most tokens * u of the terms' magnitudes
-    const bound = 2 * batch.ids.length * unitRoundoff.f32
+    // Two sums over the same tokens in different orders, each off by at most tokens * u of the terms' magnitudes,
+    // which in bf16 come from activations of another rounding.
+    const bound = 2 * batch.ids.length * unitRoundoff.f32 + 4 * storing(device.activations)
     expectWithin([apart.loss], [together.loss], (want) => bound * want)
     const scale = largest(together.grads)
     expectWithin(apart.grads, together.grads, () => bound * scale)
@@ -77,7 +78,8 @@ onEveryDevice('a training step', (device) => {
     expect(innerOf(0)).toEqual(innerOf(0))
   })
 
-  test('goes back through the masks that it went forward through', () => {
+  // Slopes of a loss that is computed in bf16 are lost in its rounding.
+  test.runIf(device.activations === 'f32')('goes back through the masks that it went forward through', () => {
     const model = base(device)
     expectSlopes(trainerOf(model, trainAdapter(model, adapter)), batchOf(batch), { ...dropout, stream: 2 ** 32 })
   })

@@ -38,7 +38,7 @@ export function trainerOf(
     model,
     parameters,
     optimizer: new AdamW(parameters, { ...adamWDefaults, weightDecay }),
-    arena: testArena(model.device),
+    arena: options.arena ?? testArena(model.device),
     maxGradNorm: 1,
     recompute: 'none',
     dropout: { rate: 0, seed: 0 },

@@ -97,7 +97,7 @@ void cpu(const LoraForward& op) {
     const FloatMatrix x = drop(op, row, rows, 0, K, scratch.get());
     float* u = op.u.as<float>() + row * r;
     gemm({rows, r, K, x, a, {u, r}});
-    gemm({rows, N, r, {u, r}, b, {op.y.as<float>() + row * N, N}, op.scale, 1});
+    if (op.y) gemm({rows, N, r, {u, r}, b, {op.y.as<float>() + row * N, N}, op.scale, 1});
   });
 }
 
@@ -105,11 +105,11 @@ void cpu(const LoraBackward& op) {
   const int64_t T = op.x.shape[0], r = op.a.shape[0], N = op.b.shape[0];
   const float* dy = op.dy.as<float>();
   const GemmRight b{op.b.as<const float>(), r}, u{op.u.as<const float>(), r};
-  const auto d = floats(T * r);
-  gemm({T, r, N, {dy, N}, b, {d.get(), r}, op.scale});
+  float* d = op.d.as<float>();
+  gemm({T, r, N, {dy, N}, b, {d, r}, op.scale});
   gemm({N, r, T, {dy, N, true}, u, {op.db.as<float>(), r}, op.scale, 1});
-  addGradA(op, d.get());
-  addGradX(op, d.get());
+  addGradA(op, d);
+  if (op.dx) addGradX(op, d);
 }
 
 }  // namespace loram

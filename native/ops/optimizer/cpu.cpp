@@ -4,25 +4,12 @@
 #include "../../core/parallel.h"
 #include "../../cpu/simd.h"
 #include "../ops.h"
+#include "adamFactors.h"
 
 namespace loram {
 namespace {
 
 constexpr int64_t block = 16384;
-
-// torch takes these in double and rounds each once, where it meets the tensors.
-struct AdamFactors {
-  float decay, takeFirst, beta2, takeSecond, rootCorrection, eps, stepSize;
-
-  explicit AdamFactors(const AdamW& op)
-      : decay(static_cast<float>(1 - op.learningRate * op.weightDecay)),
-        takeFirst(static_cast<float>(1 - op.beta1)),
-        beta2(static_cast<float>(op.beta2)),
-        takeSecond(static_cast<float>(1 - op.beta2)),
-        rootCorrection(static_cast<float>(std::sqrt(1 - std::pow(op.beta2, op.step)))),
-        eps(static_cast<float>(op.eps)),
-        stepSize(static_cast<float>(-op.learningRate / (1 - std::pow(op.beta1, op.step)))) {}
-};
 
 LORAM_CLONES void adamW(int64_t n, float* p, const float* g, float* m, float* v, const AdamFactors& factors) {
   const AdamFactors f = factors;

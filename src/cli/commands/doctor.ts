@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import os from 'node:os'
 import { z } from 'zod'
 import { formatBytes } from '../../memory/bytes.ts'
-import { type Addon, type Attempt, addon, attempts, cudaLibraryFile } from '../../native/load.ts'
+import { type Addon, type Attempt, addon, attempts, cudaLibraryFile, type Gpu } from '../../native/load.ts'
 import { openDevice } from '../../tensor/device.ts'
 import { command } from '../command.ts'
 import { table } from '../output.ts'
@@ -18,7 +18,7 @@ interface Diagnosis {
   memory: { total: number; available: number }
   addon: { usable: boolean; attempts: Attempt[]; threads?: number }
   /** `failure`: why it cannot be used; empty where it can. */
-  cuda: { file: string; failure: string }
+  cuda: { file: string; failure: string; gpu?: Gpu & { kernels: string } }
   /** What `--device auto` takes. */
   device: string
 }
@@ -37,6 +37,7 @@ export const doctor = command({
 
 function diagnose(): Diagnosis {
   const loaded = tryAddon()
+  const failure = loaded ? loaded.openCuda(cudaLibraryFile) : 'not tried: the native addon opens it'
   return {
     node: process.version,
     nodeApi: process.versions.napi ?? 'none',
@@ -49,10 +50,7 @@ function diagnose(): Diagnosis {
       available: process.availableMemory(),
     },
     addon: { usable: loaded !== undefined, attempts, ...(loaded && { threads: loaded.threads() }) },
-    cuda: {
-      file: cudaLibraryFile,
-      failure: loaded ? loaded.cudaStatus(cudaLibraryFile) : 'not tried: the native addon opens it',
-    },
+    cuda: { file: cudaLibraryFile, failure, ...(loaded && failure === '' && { gpu: describeGpu(loaded.gpu()) }) },
     device: openDevice('auto').kind,
   }
 }
@@ -65,6 +63,12 @@ function tryAddon(): Addon | undefined {
   }
 }
 
+/** Matrix products and attention have kernels of their own for Hopper; everything else runs on any GPU from sm_80 on. */
+const describeGpu = (gpu: Gpu) => ({
+  ...gpu,
+  kernels: gpu.computeCapability.startsWith('9.') ? 'wgmma and TMA' : 'mma.sync',
+})
+
 function libc(): string {
   const { header } = process.report.getReport() as { header: { glibcVersionRuntime?: string } }
   return header.glibcVersionRuntime ? `glibc ${header.glibcVersionRuntime}` : 'not glibc'
@@ -75,6 +79,11 @@ function features(): string[] {
   return ['avx2', 'fma', 'avx512f', 'avx512bw', 'avx512vl', 'avx512dq'].filter((name) => flags.includes(name))
 }
 
+const gpuRows = ({ name, computeCapability, driver, freeBytes, totalBytes, kernels }: Gpu & { kernels: string }) => [
+  ['GPU', `${name}, compute capability ${computeCapability}, ${kernels}; driver for CUDA ${driver}`] as const,
+  ['GPU memory', `${formatBytes(freeBytes)} free of ${formatBytes(totalBytes)}`] as const,
+]
+
 function show({ addon, cuda, memory, ...host }: Diagnosis): string {
   return table([
     ['Node', `${host.node}, Node-API ${host.nodeApi}`],
@@ -84,6 +93,7 @@ function show({ addon, cuda, memory, ...host }: Diagnosis): string {
     ...addon.attempts.map(({ file, failure }): [string, string] => ['addon', `${file}: ${failure ?? 'loaded'}`]),
     ['threads', addon.threads === undefined ? 'none without the addon' : `${addon.threads} (LORAM_THREADS sets it)`],
     ['CUDA', cuda.failure || `${cuda.file}: usable`],
+    ...(cuda.gpu ? gpuRows(cuda.gpu) : []),
     ['device', host.device],
   ])
 }

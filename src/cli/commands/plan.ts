@@ -21,6 +21,7 @@ export const plan = command({
       ['  norms', formatBytes(bytes.norms)],
       ['  adapter', `${formatBytes(bytes.adapter)}, gradients and AdamW included`],
       ['  activations', formatBytes(bytes.activations)],
+      ['  scratch', formatBytes(bytes.scratch)],
     ]),
 })
 

@@ -1,0 +1,76 @@
+#include "context.h"
+
+#include <mutex>
+
+#include "../core/gpuError.h"
+
+namespace loram {
+namespace {
+
+thread_local const char* running = "";
+
+std::mutex mutex;
+std::string stoppedBy;  // empty while the backend works
+
+// Scratch memory that stays with the process between ops instead of going back to the driver.
+constexpr uint64_t keptScratch = 64 << 20;
+
+__global__ void probe() {}
+
+// An error of one call leaves the context usable; after one of a kernel every later call gives it again.
+bool isLasting(cudaError_t status) { return cudaDeviceSynchronize() == status; }
+
+cudaStream_t createStream() {
+  cudaStream_t created;
+  check(cudaStreamCreateWithFlags(&created, cudaStreamNonBlocking));
+  cudaMemPool_t pool;
+  check(cudaDeviceGetDefaultMemPool(&pool, 0));
+  uint64_t kept = keptScratch;
+  check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &kept));
+  return created;
+}
+
+}  // namespace
+
+void enter(const char* what) {
+  std::lock_guard lock(mutex);
+  if (!stoppedBy.empty()) throw GpuError("the GPU stopped working earlier, " + stoppedBy);
+  running = what;
+}
+
+void check(cudaError_t status) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // takes the error off the thread
+  const std::string message = std::string("in ") + running + ": " + cudaGetErrorString(status);
+  if (isLasting(status)) {
+    std::lock_guard lock(mutex);
+    stoppedBy = message;
+  }
+  throw GpuError(message);
+}
+
+void checkAllocation(cudaError_t status, size_t bytes) {
+  if (status != cudaErrorMemoryAllocation) return check(status);
+  cudaGetLastError();
+  size_t free, total;
+  check(cudaMemGetInfo(&free, &total));
+  throw GpuOutOfMemory(bytes, free);
+}
+
+cudaStream_t stream() {
+  static const cudaStream_t created = createStream();
+  return created;
+}
+
+GpuProperties gpuProperties() {
+  cudaDeviceProp device;
+  cudaFuncAttributes attributes;
+  int driver;
+  for (const cudaError_t status : {cudaGetDeviceProperties(&device, 0), cudaFuncGetAttributes(&attributes, probe),
+                                   cudaDriverGetVersion(&driver)}) {
+    if (status != cudaSuccess) throw GpuError(cudaGetErrorString(status));
+  }
+  return {device.name, device.major, device.minor, device.multiProcessorCount, driver};
+}
+
+}  // namespace loram

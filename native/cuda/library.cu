@@ -1,0 +1,32 @@
+// What the addon finds in loram_cuda.so: memory functions, and every op of ops.h by name.
+#include "context.h"
+#include "storage.h"
+
+namespace loram {
+namespace {
+
+template <class Op>
+void run(const Op& op) {
+  enter(Op::name);
+  cuda(op, stream());
+  check(cudaGetLastError());
+}
+
+template <class... Op>
+constexpr CudaTable<OpList<Op...>> tableOf(OpList<Op...>) {
+  return {CudaEntry<Op>{run<Op>}...};
+}
+
+void synchronize() {
+  enter("synchronize");
+  check(cudaStreamSynchronize(stream()));
+}
+
+constexpr CudaLibrary library{LORAM_VERSION, gpuProperties, gpuMemory, allocateCuda, synchronize, tableOf(Ops{})};
+
+}  // namespace
+}  // namespace loram
+
+extern "C" __attribute__((visibility("default"))) const loram::CudaLibrary* loramCudaLibrary() {
+  return &loram::library;
+}

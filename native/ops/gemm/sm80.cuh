@@ -1,0 +1,231 @@
+// c[M,N] = drop(alpha * a * b) + beta * c  on bf16 operands with f32 sums, for every GPU from sm_80 on
+// Layout   either operand runs along the reduction (byDepth) or across it (byPosition); see operands.cuh for the sources
+// Tile     128 x 128 x 64 by 8 warps of 64 x 32, or smaller ones by 4 warps where c is small or narrow; 3 stages of swizzled
+//          panels (mma.cuh): at most 96 KB of shared memory, so that the 99 KB of sm_86 and sm_89 suffice. Results go
+//          out through shared memory, 16 bytes a thread
+// Stages   bf16 arrives by cp.async two tiles ahead; a source that must be decoded (NF4, dropout) is loaded into registers
+//          before a tile's products and written to shared memory after them
+// Depth    where tiles are too few for the GPU the reduction is split over blockIdx.y, each part into its own f32 matrix,
+//          and sumParts adds those in order: two runs give the same bits
+// Needs    nothing of M, N and K: tails are zeros on the way in and left out on the way out
+#pragma once
+#include <algorithm>
+
+#include "../../cuda/device.cuh"
+#include "operands.cuh"
+
+namespace loram {
+
+template <int positionsM, int positionsN, int warpsM, int warpsN, int stagesInFlight = 3>
+struct TileShape {
+  static constexpr int M = positionsM, N = positionsN, depth = panelColumns, stages = stagesInFlight;
+  static constexpr int warpRows = warpsM, warpM = M / warpsM, warpN = N / warpsN, threads = 32 * warpsM * warpsN;
+  // By position a tile takes a panel of 64 rows however narrow it is.
+  static constexpr int bytesA = std::max(M, 64) * 128, bytesB = std::max(N, 64) * 128, stageBytes = bytesA + bytesB;
+  static constexpr int resultPitch = N + 4, sharedBytes = std::max(stages * stageBytes, M * resultPitch * 4);
+};
+using LargeTile = TileShape<128, 128, 2, 4>;
+using SmallTile = TileShape<64, 64, 2, 2>;
+using ShallowTile = TileShape<64, 64, 2, 2, 2>;  // for a depth of few tiles, where moving c takes the time
+using TallTile = TileShape<64, 16, 4, 1>;  // for LoRA's products with a rank of at most 16
+using WideTile = TileShape<16, 128, 1, 4>;
+
+// Brings one operand's [positions, 64 deep] tile to shared memory.
+template <class Source, Order order, int positions, int threads>
+class TileLoader {
+ public:
+  __device__ TileLoader(const Source& source, int position) : source_(source), position_(position) {}
+
+  // For an async source this is all; otherwise store() of the same arguments must follow.
+  __device__ void load(uint32_t tile, int depth) {
+    forChunks(tile, depth, [&](int i, uint32_t target, int row, int column) {
+      if constexpr (Source::async) {
+        source_.copy(target, row, column);
+      } else {
+        fragments_[i] = source_.fetch(row, column);
+      }
+    });
+  }
+  __device__ void store(uint32_t tile, int depth) {
+    if constexpr (!Source::async) {
+      forChunks(tile, depth, [&](int i, uint32_t target, int row, int column) {
+        storeShared(target, source_.decode(fragments_[i], row, column));
+      });
+    }
+  }
+
+ private:
+  static constexpr int chunks = positions * 8 / threads;
+  struct Nothing {};
+  template <class S>
+  static auto fragmentOf() {
+    if constexpr (S::async) {
+      return Nothing{};
+    } else {
+      return typename S::Fragment{};
+    }
+  }
+
+  template <class Body>
+  __device__ void forChunks(uint32_t tile, int depth, Body body) {
+#pragma unroll
+    for (int i = 0; i < chunks; i++) {
+      const int index = threadIdx.x + i * threads;
+      if constexpr (order == Order::byDepth) {
+        const int row = index / 8, chunk = index % 8;
+        body(i, panelAddress(tile, row, chunk), position_ + row, depth + chunk * 8);
+      } else {
+        constexpr int perRow = positions < panelColumns ? positions / 8 : 8;
+        const int line = index / perRow, chunk = index % perRow, panel = line / 64, row = line % 64;
+        const uint32_t target = panelAddress(tile + panel * 64 * 128, row, chunk);
+        body(i, target, depth + row, position_ + panel * panelColumns + chunk * 8);
+      }
+    }
+  }
+
+  const Source& source_;
+  const int position_;
+  decltype(fragmentOf<Source>()) fragments_[chunks];
+};
+
+// The products of one warp.
+template <class Shape, Order orderA, Order orderB>
+class WarpTile {
+ public:
+  static constexpr int tilesM = Shape::warpM / 16, tilesN = Shape::warpN / 8;
+  float c[tilesM][tilesN][4] = {};
+  const int row = threadIdx.x / 32 % Shape::warpRows * Shape::warpM;
+  const int column = threadIdx.x / 32 / Shape::warpRows * Shape::warpN;
+
+  __device__ void multiply(uint32_t tileA, uint32_t tileB) {
+#pragma unroll
+    for (int depth = 0; depth < Shape::depth; depth += 16) {
+      uint32_t a[tilesM][4], b[tilesN][2];
+#pragma unroll
+      for (int i = 0; i < tilesM; i++) loadA<orderA>(a[i], tileA, 64 * 128, row + 16 * i, depth);
+#pragma unroll
+      for (int j = 0; j < tilesN; j += 2) {
+        loadB<orderB>(reinterpret_cast<uint32_t(&)[2][2]>(b[j]), tileB, 64 * 128, column + 8 * j, depth);
+      }
+#pragma unroll
+      for (int i = 0; i < tilesM; i++) {
+#pragma unroll
+        for (int j = 0; j < tilesN; j++) mma(c[i][j], a[i], b[j]);
+      }
+    }
+  }
+
+  __device__ void store(float* results) const {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < tilesM; i++) {
+#pragma unroll
+      for (int j = 0; j < tilesN; j++) {
+        float* target = results + (row + 16 * i + lane / 4) * Shape::resultPitch + column + 8 * j + lane % 4 * 2;
+        *reinterpret_cast<float2*>(target) = {c[i][j][0], c[i][j][1]};
+        *reinterpret_cast<float2*>(target + 8 * Shape::resultPitch) = {c[i][j][2], c[i][j][3]};
+      }
+    }
+  }
+};
+
+// A block's results from shared memory to c.
+template <class Shape>
+__device__ void storeResults(const float* results, const Output& c, int firstRow, int firstColumn) {
+  for (int i = threadIdx.x; i < Shape::M * Shape::N / 8; i += Shape::threads) {
+    const int row = i / (Shape::N / 8), column = i % (Shape::N / 8) * 8;
+    const auto* source = reinterpret_cast<const float4*>(results + row * Shape::resultPitch + column);
+    const float4 low = source[0], high = source[1];
+    float values[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+    c.store(firstRow + row, firstColumn + column, values);
+  }
+}
+
+template <class Shape, Order orderA, class SourceA, Order orderB, class SourceB>
+__global__ void __launch_bounds__(Shape::threads, 1)
+    gemmSm80(const SourceA a, const SourceB b, Output c, int depth, int depthOfPart) {
+  extern __shared__ __align__(1024) uint8_t shared[];
+  const uint32_t base = sharedAddress(shared);
+  const TilePlace place = tilePlace(blockIdx.x, (c.rows + Shape::M - 1) / Shape::M, (c.columns + Shape::N - 1) / Shape::N);
+  TileLoader<SourceA, orderA, Shape::M, Shape::threads> loaderA(a, place.m * Shape::M);
+  TileLoader<SourceB, orderB, Shape::N, Shape::threads> loaderB(b, place.n * Shape::N);
+  const int begin = blockIdx.y * depthOfPart, end = min(depth, begin + depthOfPart);
+  const auto stageOf = [&](int k) { return base + (k - begin) / Shape::depth % Shape::stages * Shape::stageBytes; };
+  const auto load = [&](int k) {
+    if (k < end) loaderA.load(stageOf(k), k), loaderB.load(stageOf(k) + Shape::bytesA, k);
+    commitCopies();
+  };
+  const auto store = [&](int k) {
+    if (k < end) loaderA.store(stageOf(k), k), loaderB.store(stageOf(k) + Shape::bytesA, k);
+  };
+
+  if constexpr (!SourceA::async) a.prepare();
+  if constexpr (!SourceB::async) b.prepare();
+  __syncthreads();
+  constexpr int ahead = (Shape::stages - 1) * Shape::depth;
+  for (int k = begin; k < begin + ahead; k += Shape::depth) load(k), store(k);
+  WarpTile<Shape, orderA, orderB> warp;
+  for (int k = begin; k < end; k += Shape::depth) {
+    waitCopies<Shape::stages - 2>();
+    __syncthreads();
+    load(k + ahead);
+    warp.multiply(stageOf(k), stageOf(k) + Shape::bytesA);
+    store(k + ahead);
+  }
+  // Only the parts of a split are several, and they are f32.
+  if (blockIdx.y > 0) c.data = static_cast<float*>(c.data) + blockIdx.y * c.rows * c.pitch;
+  auto* results = reinterpret_cast<float*>(shared);
+  waitCopies<0>();
+  __syncthreads();
+  warp.store(results);
+  __syncthreads();
+  storeResults<Shape>(results, c, place.m * Shape::M, place.n * Shape::N);
+}
+
+// c from `count` f32 matrices [rows, pitch] that lie one after the other.
+static __global__ void sumParts(const float* parts, int count, int64_t pitch, Output c) {
+  const int64_t chunks = pitch / 8, index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int row = static_cast<int>(index / chunks), column = static_cast<int>(index % chunks) * 8;
+  if (row >= c.rows) return;
+  float sum[8] = {};
+  for (int i = 0; i < count; i++) {
+    const auto* part = reinterpret_cast<const float4*>(parts + (i * static_cast<int64_t>(c.rows) + row) * pitch + column);
+    const float4 low = part[0], high = part[1];
+    sum[0] += low.x, sum[1] += low.y, sum[2] += low.z, sum[3] += low.w;
+    sum[4] += high.x, sum[5] += high.y, sum[6] += high.z, sum[7] += high.w;
+  }
+  c.store(row, column, sum);
+}
+
+template <class Shape, Order orderA, Order orderB, class SourceA, class SourceB>
+void gemmSm80With(const SourceA& a, const SourceB& b, const Output& c, int depth, cudaStream_t stream) {
+  const int tiles = ceilDiv(c.rows, Shape::M) * ceilDiv(c.columns, Shape::N);
+  // Parts of at least 4 tiles of depth, until there are enough blocks to keep the memory busy.
+  const int blocks = multiprocessors() * (Shape::M * Shape::N > 2048 ? 2 : 4);
+  const int wanted = std::min(ceilDiv(blocks, tiles), ceilDiv(depth, 4 * Shape::depth));
+  const int depthOfPart = ceilDiv(ceilDiv(depth, wanted), Shape::depth) * Shape::depth, parts = ceilDiv(depth, depthOfPart);
+  const auto queue = [&](const Output& output) {
+    launchWithShared(gemmSm80<Shape, orderA, SourceA, orderB, SourceB>, dim3(tiles, parts), Shape::threads,
+                     Shape::sharedBytes, stream, a, b, output, depth, depthOfPart);
+  };
+  if (parts == 1) return queue(c);
+  const int64_t pitch = ceilDiv(c.columns, 8) * 8;
+  Scratch<float> sums(parts * c.rows * pitch, stream);
+  queue({sums.data(), DType::f32, pitch, c.rows, c.columns});
+  launch(sumParts, static_cast<unsigned>(ceilDiv(c.rows * pitch / 8, int64_t{256})), 256, stream, sums.data(), parts,
+         pitch, c);
+}
+
+// c = drop(alpha * op(a) * op(b)) + beta * c, with [M, depth] and [N, depth] operands lying as their orders say.
+template <Order orderA, Order orderB, class SourceA, class SourceB>
+void gemmSm80(const SourceA& a, const SourceB& b, const Output& c, int depth, cudaStream_t stream) {
+  const int largeTiles = ceilDiv(c.rows, LargeTile::M) * ceilDiv(c.columns, LargeTile::N);
+  if (depth <= 2 * ShallowTile::depth) return gemmSm80With<ShallowTile, orderA, orderB>(a, b, c, depth, stream);
+  if (std::min(c.rows, c.columns) > SmallTile::M && largeTiles >= multiprocessors() / 2) {
+    gemmSm80With<LargeTile, orderA, orderB>(a, b, c, depth, stream);
+  } else {
+    gemmSm80With<SmallTile, orderA, orderB>(a, b, c, depth, stream);
+  }
+}
+
+}  // namespace loram

@@ -1,0 +1,239 @@
+// c[M,N] = alpha * (a * b + left * right), or added to c, on bf16 operands with f32 sums, for Hopper (sm_90a)
+// Layout   either operand runs along the reduction (byDepth) or across it (byPosition): wgmma takes both as they lie;
+//          c bf16 or f32. left * right, LoRA's product of low rank, is a step or two of depth more from operands of its own
+// Tile     128 x N x 64, N = 128, 192 or 256, whichever fills the waves of tiles best; 4 stages of at most 48 KB, and two
+//          slabs of 8 KB a consumer for c: 225 KB of shared memory, one block a multiprocessor
+// Warps    1 warpgroup of which one thread feeds the copy engine, 2 consumer warpgroups of 64 rows each with N / 2
+//          accumulators a thread; persistent blocks, tiles in columns of 8 for the second-level cache
+// Needs    pitches of a multiple of 16 bytes; tails are zeros on the way in and left out on the way out
+#pragma once
+#include <algorithm>
+
+#include "../../cuda/device.cuh"
+#include "../../cuda/tma.cuh"
+#include "../../cuda/wgmma.cuh"
+#include "gemm.h"
+
+namespace loram {
+
+template <int columns>
+struct HopperTile {
+  static constexpr int M = 128, N = columns, depth = panelColumns, stages = 4, consumers = 2, threads = 128 * (1 + consumers);
+  static constexpr int panelBytes = 64 * 128, bytesA = M * 128, bytesB = N * 128, stageBytes = bytesA + bytesB;
+  static constexpr int slabs = stages * stageBytes, slabsOfConsumer = 2, barriers = slabs + consumers * slabsOfConsumer * panelBytes;
+  static constexpr int sharedBytes = barriers + 2 * stages * 8 + 1024;  // the base is brought to a multiple of 1024
+};
+
+struct HopperGemm {
+  CUtensorMap a, b, left, right, c;
+  int rows, columns, depth, rank;
+  float alpha;
+  bool add;
+};
+
+// A place in the ring of stages, and the parity of the phase in which its barriers are.
+template <int stages>
+struct RingPlace {
+  int stage = 0, parity = 0;
+  __device__ void advance() {
+    if (++stage == stages) stage = 0, parity ^= 1;
+  }
+};
+
+template <class Tile>
+struct HopperShared {
+  uint32_t base;
+  __device__ explicit HopperShared(const void* memory) : base((sharedAddress(memory) + 1023) & ~1023u) {}
+  __device__ uint32_t a(int stage) const { return base + stage * Tile::stageBytes; }
+  __device__ uint32_t b(int stage) const { return a(stage) + Tile::bytesA; }
+  __device__ uint32_t slab(int consumer, int i) const {
+    return base + Tile::slabs + (consumer * Tile::slabsOfConsumer + i) * Tile::panelBytes;
+  }
+  __device__ uint32_t full(int stage) const { return base + Tile::barriers + 16 * stage; }
+  __device__ uint32_t empty(int stage) const { return full(stage) + 8; }
+};
+
+template <class Tile, class Body>
+__device__ void forHopperTiles(const HopperGemm& op, Body body) {
+  const int tilesM = ceilDiv(op.rows, Tile::M), tilesN = ceilDiv(op.columns, Tile::N);
+  for (int i = blockIdx.x; i < tilesM * tilesN; i += gridDim.x) {
+    const TilePlace place = tilePlace(i, tilesM, tilesN);
+    body(place.m * Tile::M, place.n * Tile::N);
+  }
+}
+
+// One operand's tile, by depth in one box, else in a box per panel.
+template <Order order, int positions>
+__device__ void tmaLoadTile(uint32_t tile, const CUtensorMap& map, int position, int depth, uint32_t barrier) {
+  if constexpr (order == Order::byDepth) {
+    tmaLoad(tile, map, depth, position, barrier);
+  } else {
+#pragma unroll
+    for (int panel = 0; panel < positions / panelColumns; panel++) {
+      tmaLoad(tile + panel * 64 * 128, map, position + panel * panelColumns, depth, barrier);
+    }
+  }
+}
+
+template <class Tile, Order orderA, Order orderB>
+__device__ void produce(const HopperGemm& op, const HopperShared<Tile>& shared) {
+  RingPlace<Tile::stages> place;
+  const auto load = [&](const CUtensorMap& a, const CUtensorMap& b, int m, int n, int end) {
+    for (int depth = 0; depth < end; depth += Tile::depth, place.advance()) {
+      barrierWait(shared.empty(place.stage), place.parity ^ 1);
+      barrierArriveExpecting(shared.full(place.stage), Tile::stageBytes);
+      tmaLoadTile<orderA, Tile::M>(shared.a(place.stage), a, m, depth, shared.full(place.stage));
+      tmaLoadTile<orderB, Tile::N>(shared.b(place.stage), b, n, depth, shared.full(place.stage));
+    }
+  };
+  forHopperTiles<Tile>(op, [&](int m, int n) {
+    load(op.a, op.b, m, n, op.depth);
+    load(op.left, op.right, m, n, op.rank);
+  });
+}
+
+// Adds up one tile. A stage is free one step later, when the products that read it are done: in every warp of the
+// consumers, since a warp waits for its own part alone.
+template <class Tile, Order orderA, Order orderB>
+__device__ void accumulate(float (&d)[Tile::N / 2], const HopperGemm& op, const HopperShared<Tile>& shared,
+                           RingPlace<Tile::stages>& place, int consumer) {
+  const bool announces = threadIdx.x % 32 == 0;
+  const int steps = ceilDiv(op.depth, Tile::depth) + ceilDiv(op.rank, Tile::depth);
+  int previous = -1;
+  for (int i = 0; i < steps; i++, place.advance()) {
+    barrierWait(shared.full(place.stage), place.parity);
+    const uint64_t a = wgmmaTile<orderA>(shared.a(place.stage) + consumer * Tile::panelBytes, Tile::panelBytes);
+    const uint64_t b = wgmmaTile<orderB>(shared.b(place.stage), Tile::panelBytes);
+    wgmmaPin(d);
+    wgmmaFence();
+#pragma unroll
+    for (int step = 0; step < Tile::depth / 16; step++) {
+      wgmma<orderA, orderB>(d, a + step * wgmmaStep<orderA>, b + step * wgmmaStep<orderB>, i > 0 || step > 0);
+    }
+    wgmmaCommit();
+    wgmmaWait<1>();
+    if (announces && previous >= 0) barrierArrive(shared.empty(previous));
+    previous = place.stage;
+  }
+  wgmmaWait<0>();
+  wgmmaPin(d);
+  if (announces) barrierArrive(shared.empty(previous));
+}
+
+// A slab's 64 rows of 128 bytes from a warpgroup's accumulators, `first` being the slab's first.
+__device__ inline void fillSlab(uint32_t slab, const float* d, float alpha, __nv_bfloat16) {
+  const int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane % 16;
+#pragma unroll
+  for (int i = 0; i < 4; i++, d += 8) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared::cta.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+                     panelAddress(slab, row, 2 * i + lane / 16)),
+                 "r"(packBf16(alpha * d[0], alpha * d[1])), "r"(packBf16(alpha * d[2], alpha * d[3])),
+                 "r"(packBf16(alpha * d[4], alpha * d[5])), "r"(packBf16(alpha * d[6], alpha * d[7]))
+                 : "memory");
+  }
+}
+__device__ inline void fillSlab(uint32_t slab, const float* d, float alpha, float) {
+  const int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane / 4;
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+#pragma unroll
+    for (int half = 0; half < 2; half++, d += 2) {
+      const uint32_t target = panelAddress(slab, row + 8 * half, 2 * i + lane % 4 / 2) + lane % 2 * 8;
+      asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(target), "f"(alpha * d[0]), "f"(alpha * d[1]) : "memory");
+    }
+  }
+}
+
+// Sends a consumer's 64 x N results to c, slab by slab: one is filled while the other, used before it, is on its way.
+template <class Tile, class T>
+__device__ void storeTile(const float (&d)[Tile::N / 2], const HopperGemm& op, const HopperShared<Tile>& shared,
+                          int consumer, int& next, int m, int n) {
+  constexpr int columns = 128 / sizeof(T);
+  const bool sends = threadIdx.x % 128 == 0;
+#pragma unroll
+  for (int i = 0; i < Tile::N / columns; i++) {
+    const uint32_t slab = shared.slab(consumer, next);
+    next ^= 1;
+    if (sends) tmaWaitRead<Tile::slabsOfConsumer - 1>();
+    asm volatile("bar.sync %0, 128;" ::"r"(consumer + 1) : "memory");
+    fillSlab(slab, d + i * columns / 2, op.alpha, T{});
+    asyncProxyFence();
+    asm volatile("bar.sync %0, 128;" ::"r"(consumer + 1) : "memory");
+    if (sends) {
+      op.add ? tmaAdd(op.c, n + i * columns, m + consumer * 64, slab) : tmaStore(op.c, n + i * columns, m + consumer * 64, slab);
+      tmaCommit();
+    }
+  }
+}
+
+template <class Tile, Order orderA, Order orderB, class T>
+__global__ void __launch_bounds__(Tile::threads, 1) gemmSm90(const __grid_constant__ HopperGemm op) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  extern __shared__ uint8_t memory[];
+  const HopperShared<Tile> shared(memory);
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < Tile::stages; stage++) {
+      barrierInit(shared.full(stage), 1);
+      barrierInit(shared.empty(stage), 4 * Tile::consumers);
+    }
+    barrierInitFence();
+  }
+  __syncthreads();
+  const int warpgroup = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
+  if (warpgroup == 0) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    if (threadIdx.x == 0) produce<Tile, orderA, orderB>(op, shared);
+  } else {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+    RingPlace<Tile::stages> place;
+    float d[Tile::N / 2];
+    int slab = 0;
+    forHopperTiles<Tile>(op, [&](int m, int n) {
+      accumulate<Tile, orderA, orderB>(d, op, shared, place, warpgroup - 1);
+      storeTile<Tile, T>(d, op, shared, warpgroup - 1, slab, m, n);
+    });
+    if (threadIdx.x % 128 == 0) tmaWait<0>();
+  }
+#endif
+}
+
+template <int N, Order orderA, Order orderB, class T>
+void queueSm90(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, const Output& c, int depth,
+               cudaStream_t stream) {
+  using Tile = HopperTile<N>;
+  const auto map = [](const Bf16Matrix& matrix, int boxRows) {
+    return panelMap(matrix.data, DType::bf16, matrix.pitch, matrix.rows, matrix.columns, boxRows);
+  };
+  constexpr int rowsA = orderA == Order::byDepth ? Tile::M : Tile::depth;
+  constexpr int rowsB = orderB == Order::byDepth ? Tile::N : Tile::depth;
+  const HopperGemm op{map(a, rowsA), map(b, rowsB), map(extra.rank > 0 ? extra.left : a, rowsA),
+                      map(extra.rank > 0 ? extra.right : b, rowsB), panelMap(c.data, c.dtype, c.pitch, c.rows, c.columns, 64),
+                      c.rows, c.columns, depth, extra.rank, c.alpha, c.beta == 1};
+  const int tiles = ceilDiv(c.rows, Tile::M) * ceilDiv(c.columns, Tile::N);
+  launchWithShared(gemmSm90<Tile, orderA, orderB, T>, std::min(tiles, multiprocessors()), Tile::threads, Tile::sharedBytes,
+                   stream, op);
+}
+
+// Whether the kernel applies, and has enough tiles to be worth its while.
+inline bool fitsSm90(const Output& c) {
+  const int tiles = ceilDiv(c.rows, 128) * ceilDiv(c.columns, 128);
+  return deviceAttribute(cudaDevAttrComputeCapabilityMajor) == 9 && (c.beta == 0 || c.beta == 1) &&
+         c.dropout.probability == 0 &&
+         c.pitch * bytesPerElement(c.dtype) % 16 == 0 && 3 * tiles >= multiprocessors();
+}
+
+template <Order orderA, Order orderB, class T>
+void gemmSm90(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, const Output& c, int depth,
+              cudaStream_t stream) {
+  // The time of all waves, in columns of a tile; narrow tiles read shared memory more often for the same work.
+  const auto time = [&](int N, float perColumn) {
+    const int tiles = ceilDiv(c.rows, 128) * ceilDiv(c.columns, N);
+    return ceilDiv(tiles, multiprocessors()) * N * perColumn;
+  };
+  const float wide = time(256, 1), middle = time(192, 1.03f), narrow = time(128, 1.1f);
+  if (wide <= std::min(middle, narrow)) return queueSm90<256, orderA, orderB, T>(a, b, extra, c, depth, stream);
+  middle <= narrow ? queueSm90<192, orderA, orderB, T>(a, b, extra, c, depth, stream)
+                   : queueSm90<128, orderA, orderB, T>(a, b, extra, c, depth, stream);
+}
+
+}  // namespace loram

@@ -1,0 +1,56 @@
+// LoRA's skinny products, all by gemm's kernels: their time is that of reading x and dy, and of adding to y and dx.
+// The mask of x is applied where the tile is brought in, that of dx where the result goes out; neither is ever stored.
+#include "../gemm/gemm.h"
+#include "../gemm/sm80.cuh"
+#include "../ops.h"
+
+namespace loram {
+namespace {
+
+template <class Op>
+Dropout dropoutOf(const Op& op) {
+  return {static_cast<uint64_t>(op.seed), static_cast<uint64_t>(op.stream), op.dropout};
+}
+
+// `body` with x, or with drop(x) where there is dropout.
+template <class Op, class Body>
+void withDropped(const Op& op, const Bf16Matrix& x, Body body) {
+  op.dropout > 0 ? body(DroppedMatrix{x, dropoutOf(op)}) : body(x);
+}
+
+// gemmSm80 for a c with few rows or columns.
+template <Order orderA, Order orderB, class SourceA, class SourceB>
+void skinny(const SourceA& a, const SourceB& b, const Output& c, int depth, cudaStream_t stream) {
+  if (c.columns <= TallTile::N) return gemmSm80With<TallTile, orderA, orderB>(a, b, c, depth, stream);
+  if (c.rows <= WideTile::M) return gemmSm80With<WideTile, orderA, orderB>(a, b, c, depth, stream);
+  gemmSm80With<SmallTile, orderA, orderB>(a, b, c, depth, stream);
+}
+
+}  // namespace
+
+void cuda(const LoraForward& op, cudaStream_t stream) {
+  const Bf16Operand x(op.x, stream), a(op.a, stream);
+  withDropped(op, *x, [&](const auto& dropped) {
+    skinny<Order::byDepth, Order::byDepth>(dropped, *a, outputTo(op.u, 1, 0), x->columns, stream);
+  });
+  if (!op.y) return;
+  const Bf16Operand u(op.u, stream), b(op.b, stream);
+  multiply(Order::byDepth, *u, Order::byDepth, *b, {}, outputTo(op.y, op.scale, 1), u->columns, stream);
+}
+
+void cuda(const LoraBackward& op, cudaStream_t stream) {
+  const Bf16Operand x(op.x, stream), a(op.a, stream), b(op.b, stream), u(op.u, stream), dy(op.dy, stream);
+  const int T = x->rows, N = dy->columns;
+  skinny<Order::byDepth, Order::byPosition>(*dy, *b, outputTo(op.d, op.scale, 0), N, stream);
+  skinny<Order::byPosition, Order::byPosition>(*dy, *u, outputTo(op.db, op.scale, 1), T, stream);
+  const Bf16Operand d(op.d, stream);
+  withDropped(op, *x, [&](const auto& dropped) {
+    skinny<Order::byPosition, Order::byPosition>(*d, dropped, outputTo(op.da, 1, 1), T, stream);
+  });
+  if (!op.dx) return;
+  Output dx = outputTo(op.dx, 1, 1);
+  dx.dropout = dropoutOf(op);
+  multiply(Order::byDepth, *d, Order::byPosition, *a, {}, dx, d->columns, stream);
+}
+
+}  // namespace loram
