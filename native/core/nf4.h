@@ -32,10 +32,10 @@ inline constexpr Table<16> nf4CodeBook{{
     1.0f,
 }};
 
-// The signed dynamic map (8-bit optimizers, arXiv 2110.02861), ascending: for each exponent e = 0..6, 2^e values between
-// 0.1 and 1 times 10^(e - 6) with both signs; also 0 and 1. The values are the means of neighbours in an even division of
-// [0.1, 1], rounded where torch.linspace on the CPU rounds: from the nearer end, in one fused step (in double the step is
-// exact). So the map is, bit for bit, the one in checkpoints.
+// The signed dynamic map (8-bit optimizers, arXiv 2110.02861), ascending: for each exponent e = 0..6, 2^e values
+// between 0.1 and 1 times 10^(e - 6) with both signs; also 0 and 1. The values are the means of neighbours in an even
+// division of [0.1, 1], rounded where torch.linspace on the CPU rounds: from the nearer end, in one fused step (in
+// double the step is exact). So the map is, bit for bit, the one in checkpoints.
 constexpr Table<256> makeDynamicMap() {
   Table<256> map{};
   double power = 1e-6;

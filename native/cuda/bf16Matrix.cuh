@@ -8,8 +8,8 @@
 
 namespace loram {
 
-// Row-major, its rows `pitch` elements apart: a multiple of 8, with `data` on a multiple of 16 bytes. It is read in chunks
-// of 8 neighbours in a row, which are zero beyond the matrix.
+// Row-major, its rows `pitch` elements apart: a multiple of 8, with `data` on a multiple of 16 bytes. It is read in
+// chunks of 8 neighbours in a row, which are zero beyond the matrix.
 struct Bf16Matrix {
   static constexpr bool async = true;
   using Fragment = uint4;
@@ -45,8 +45,8 @@ static __global__ void roundToBf16(const float* source, int64_t sourcePitch, flo
   }
 }
 
-// A tensor as an operand of the tensor cores: itself if it is bf16, else a copy, rounded, that lives as long as this; the
-// copy can be scaled. An empty matrix for an absent tensor.
+// A tensor as an operand of the tensor cores: itself if it is bf16, else a copy, rounded, that lives as long as this;
+// the copy can be scaled. An empty matrix for an absent tensor.
 class Bf16Operand {
  public:
   Bf16Operand(const Tensor& tensor, cudaStream_t stream, float scale = 1)
@@ -59,8 +59,8 @@ class Bf16Operand {
     }
     matrix_ = {copy_.data(), paddedPitch(columns), rows, columns};
     const int64_t blocks = std::min<int64_t>(ceilDiv(tensor.elements(), int64_t{256}), 8192);
-    launch(roundToBf16, static_cast<unsigned>(blocks), 256, stream, tensor.as<float>(), tensor.pitch, scale, copy_.data(),
-           matrix_.pitch, rows, columns);
+    launch(roundToBf16, static_cast<unsigned>(blocks), 256, stream, tensor.as<float>(), tensor.pitch, scale,
+           copy_.data(), matrix_.pitch, rows, columns);
   }
   const Bf16Matrix& operator*() const { return matrix_; }
   const Bf16Matrix* operator->() const { return &matrix_; }

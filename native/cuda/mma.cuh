@@ -1,8 +1,9 @@
 // bf16 tensor-core products of one warp: mma.sync m16n8k16 and the fragments it takes, for sm_80 and later.
 //
 // Operands lie in shared memory as panels: rows of 64 bf16 = 128 bytes, in which the 16-byte chunk c of row r is stored
-// at chunk c ^ (r & 7). So ldmatrix and 16-byte writes, by row or by column of chunks, meet no bank twice; it is also the
-// 128-byte swizzle of TMA and wgmma. A panel begins on a multiple of 1024 bytes.
+// at chunk c ^ (r & 7). So ldmatrix and 16-byte writes, by row or by column of chunks, meet no bank twice; it is also
+// the 128-byte swizzle of TMA and wgmma. A panel begins on a multiple of 1024 bytes.
+//
 // Fragments, with g = lane / 4 and t = lane % 4:   C  c0 c1 = (g, 2t) (g, 2t + 1), c2 c3 = the same in row g + 8
 #pragma once
 #include <cuda_bf16.h>

@@ -19,10 +19,10 @@ inline CUtensorMap tensorMap(const void* data, DType dtype, int64_t pitch, int64
   const cuuint64_t strides[1] = {static_cast<cuuint64_t>(pitch * bytesPerElement(dtype))};
   const cuuint32_t box[2] = {static_cast<cuuint32_t>(boxColumns), static_cast<cuuint32_t>(boxRows)}, steps[2] = {1, 1};
   CUtensorMap map;
-  const CUresult status = encode(
-      &map, dtype == DType::f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2,
-      const_cast<void*>(data), size, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
-      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult status =
+      encode(&map, dtype == DType::f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2,
+             const_cast<void*>(data), size, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (status != CUDA_SUCCESS) check(cudaErrorInvalidValue);
   return map;
 }
@@ -33,8 +33,8 @@ inline CUtensorMap panelMap(const void* data, DType dtype, int64_t pitch, int64_
   return tensorMap(data, dtype, pitch, rows, columns, boxRows, boxColumns, CU_TENSOR_MAP_SWIZZLE_128B);
 }
 
-// Barriers: a phase ends when `count` threads have arrived and the bytes they expect are there. Waiting for the phase of
-// the parity before the first returns at once.
+// Barriers: a phase ends when `count` threads have arrived and the bytes they expect are there. Waiting for the phase
+// of the parity before the first returns at once.
 __device__ inline void barrierInit(uint32_t barrier, int count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
 }
@@ -56,7 +56,8 @@ __device__ inline void barrierWait(uint32_t barrier, int parity) {
 
 __device__ inline void tmaLoad(uint32_t target, const CUtensorMap& map, int column, int row, uint32_t barrier) {
   asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(target),
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
+          target),
       "l"(&map), "r"(column), "r"(row), "r"(barrier)
       : "memory");
 }
@@ -67,9 +68,10 @@ __device__ inline void tmaStore(const CUtensorMap& map, int column, int row, uin
 }
 // Adds to what the matrix holds, rounding to its dtype.
 __device__ inline void tmaAdd(const CUtensorMap& map, int column, int row, uint32_t source) {
-  asm volatile("cp.reduce.async.bulk.tensor.2d.global.shared::cta.add.tile.bulk_group [%0, {%1, %2}], [%3];" ::"l"(&map),
-               "r"(column), "r"(row), "r"(source)
-               : "memory");
+  asm volatile(
+      "cp.reduce.async.bulk.tensor.2d.global.shared::cta.add.tile.bulk_group [%0, {%1, %2}], [%3];" ::"l"(&map),
+      "r"(column), "r"(row), "r"(source)
+      : "memory");
 }
 __device__ inline void tmaCommit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 // Waits until all but the last `groups` stores have read their source.

@@ -16,7 +16,7 @@ function makeDevice(kind: DeviceKind, layout: keyof typeof layouts): Device {
     ...layouts[layout],
     empty: (shape, dtype) => {
       const storage = allocate(kind, bytesOn(device, shape, dtype))
-      return new Tensor(device, shape, dtype, { storage, byteOffset: 0 })
+      return new Tensor(device, shape, dtype, { storage, byteOffset: 0, owned: true })
     },
   }
   return device

@@ -34,6 +34,8 @@ const arrayTypes = {
 export interface Memory {
   readonly storage: StorageHandle | undefined
   readonly byteOffset: number
+  /** The tensor has all of it to itself, so that it may give it back. */
+  readonly owned?: boolean
 }
 
 /** Elements from one row of a tensor to the next; rows of the last dimension. */
@@ -123,11 +125,12 @@ export class Tensor {
   }
 
   /**
-   * Gives the tensor's memory back now instead of at the next garbage collection; neither it nor anything else that looks
-   * into this memory can be used afterwards.
+   * Gives the tensor's own memory back now instead of at the next garbage collection; neither it nor its views can be used
+   * afterwards. A view, and a tensor of an arena, has none of its own and gives nothing back.
    */
   dispose(): void {
-    if (this.memory.storage) addon().release(this.memory.storage)
+    const { storage, owned } = this.memory
+    if (storage && owned) addon().release(storage)
   }
 
   /** A copy on the same device. */

@@ -10,6 +10,7 @@ const notRun: readonly (readonly [RegExp, string])[] = [
   [/^npm ci$/, 'the tests run in its result'],
   [/^npm test$/, 'is running'],
   [/^\.ci\/run$/, 'runs these tests'],
+  [/^npm run (install:nvcc|build:cuda)$/, 'downloads a compiler, and takes minutes'],
   [/^npm run demo$/, 'test/demo runs it, shortened'],
   [/^npm run bench:cpu|^node bench\//, 'takes minutes, a model and Python'],
 ]

@@ -1,10 +1,10 @@
-// dq, dk and dv by FlashAttention-2's backward (arXiv 2307.08691) in two kernels without atomics, so that two runs give the
-// same bits: one owns keys and goes over the rows, those of all heads of the group included; one owns rows and goes over
-// the keys. Scores are computed in both: 7 products instead of 5.
-// Tile     64 rows against 64 keys, 16 rows or keys a warp; what passes by is double-buffered: 97 KB of shared memory at
-//          headDim 128
-// With     p = exp(scale * q * k^T - lse), ds = p * (dy * v^T - delta), delta = sum of dy * y over a row:
-//          dv = p^T * dy,  dk = scale * ds^T * q,  dq = scale * ds * k
+// dq, dk and dv by FlashAttention-2's backward (arXiv 2307.08691) in two kernels without atomics, so that two runs give
+// the same bits: one owns keys and goes over the rows, those of all heads of the group included; one owns rows and goes
+// over the keys. Scores are computed in both: 7 products instead of 5.
+// Tile     64 rows against 64 keys, 16 rows or keys a warp; what passes by is double-buffered: 97 KB of shared memory
+//          at headDim 128
+// With     p = exp(scale * q * k^T - lse), ds = p * (dy * v^T - delta), delta = sum of dy * y over a row: dv = p^T *
+//          dy,  dk = scale * ds^T * q,  dq = scale * ds * k
 #pragma once
 #include "tiles.cuh"
 
@@ -45,7 +45,8 @@ static __global__ void findStats(Heads dy, Heads y, const float* lse, int tokens
 
 // Writes a warp's 16 results; target(i) is where that of row i begins, negative for none.
 template <int dim, class Target>
-__device__ void storeResults(const Heads& to, const float (&c)[1][dim / 8][4], float scale, int headDim, Target target) {
+__device__ void storeResults(const Heads& to, const float (&c)[1][dim / 8][4], float scale, int headDim,
+                             Target target) {
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     const int64_t at = target(threadIdx.x % 32 / 4 + 8 * half);
@@ -77,7 +78,8 @@ template <int dim>
 __global__ void __launch_bounds__(threads) backwardKeys(const Backward op) {
   constexpr int bytes = tileBytes<dim, rowsPerTile>;
   extern __shared__ __align__(1024) uint8_t shared[];
-  const uint32_t kTile = sharedAddress(shared), vTile = kTile + bytes, qTiles = vTile + bytes, dyTiles = qTiles + 2 * bytes;
+  const uint32_t kTile = sharedAddress(shared), vTile = kTile + bytes, qTiles = vTile + bytes,
+                 dyTiles = qTiles + 2 * bytes;
   auto* facts = reinterpret_cast<RowFacts*>(shared + 6 * bytes);
   const Work work = findWork(op.bounds, op.shape.sequences, 1, keysPerTile, blockIdx.x);
   if (work.sequence < 0) return;
@@ -88,8 +90,10 @@ __global__ void __launch_bounds__(threads) backwardKeys(const Backward op) {
   const auto loadRows = [&](int tile) {
     const int buffer = tile % 2, first = tile * rowsPerTile;
     if (first < group.rows) {
-      loadTile<dim, rowsPerTile>(qTiles + buffer * bytes, group.headDim, op.q.data, [&](int r) { return group.row(op.q, first + r); });
-      loadTile<dim, rowsPerTile>(dyTiles + buffer * bytes, group.headDim, op.dy.data, [&](int r) { return group.row(op.dy, first + r); });
+      loadTile<dim, rowsPerTile>(qTiles + buffer * bytes, group.headDim, op.q.data,
+                                 [&](int r) { return group.row(op.q, first + r); });
+      loadTile<dim, rowsPerTile>(dyTiles + buffer * bytes, group.headDim, op.dy.data,
+                                 [&](int r) { return group.row(op.dy, first + r); });
       facts[buffer].load(op, group, first);
     }
     commitCopies();
@@ -140,7 +144,8 @@ template <int dim>
 __global__ void __launch_bounds__(threads) backwardRows(const Backward op) {
   constexpr int bytes = tileBytes<dim, rowsPerTile>;
   extern __shared__ __align__(1024) uint8_t shared[];
-  const uint32_t qTile = sharedAddress(shared), dyTile = qTile + bytes, kTiles = dyTile + bytes, vTiles = kTiles + 2 * bytes;
+  const uint32_t qTile = sharedAddress(shared), dyTile = qTile + bytes, kTiles = dyTile + bytes,
+                 vTiles = kTiles + 2 * bytes;
   auto& row = *reinterpret_cast<RowFacts*>(shared + 6 * bytes);
   const Work work = findWork(op.bounds, op.shape.sequences, op.shape.size, rowsPerTile, blockIdx.x);
   if (work.sequence < 0) return;
@@ -151,8 +156,10 @@ __global__ void __launch_bounds__(threads) backwardRows(const Backward op) {
   const auto loadKeys = [&](int tile) {
     const int buffer = tile % 2 * bytes, first = tile * keysPerTile;
     if (first < end) {
-      loadTile<dim, keysPerTile>(kTiles + buffer, group.headDim, op.k.data, [&](int j) { return group.key(op.k, first + j); });
-      loadTile<dim, keysPerTile>(vTiles + buffer, group.headDim, op.v.data, [&](int j) { return group.key(op.v, first + j); });
+      loadTile<dim, keysPerTile>(kTiles + buffer, group.headDim, op.k.data,
+                                 [&](int j) { return group.key(op.k, first + j); });
+      loadTile<dim, keysPerTile>(vTiles + buffer, group.headDim, op.v.data,
+                                 [&](int j) { return group.key(op.v, first + j); });
     }
     commitCopies();
   };

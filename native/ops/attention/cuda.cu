@@ -35,10 +35,10 @@ void queueForwardSm90(const Forward& op, int keys, cudaStream_t stream) {
   const Shape& shape = op.shape;
   const int kvHeads = shape.queryHeads / shape.size;
   const HopperForward args{headMap(op.q, op.tokens, shape.queryHeads, dim, consumerRows),
-                           headMap(op.k, keys, kvHeads, dim, Shared::keys), headMap(op.v, keys, kvHeads, dim, Shared::keys),
-                           op};
-  launchWithShared(forwardSm90<dim>, dim3(shape.queryHeads, ceilDiv(op.tokens, blockRows) + shape.sequences), hopperThreads,
-                   Shared::bytes, stream, args);
+                           headMap(op.k, keys, kvHeads, dim, Shared::keys),
+                           headMap(op.v, keys, kvHeads, dim, Shared::keys), op};
+  launchWithShared(forwardSm90<dim>, dim3(shape.queryHeads, ceilDiv(op.tokens, blockRows) + shape.sequences),
+                   hopperThreads, Shared::bytes, stream, args);
 }
 
 // Hopper's kernels take one head a block, and want its tiles full.
@@ -53,10 +53,14 @@ void queueBackwardSm90(const Backward& op, cudaStream_t stream) {
   const int heads = op.shape.queryHeads, kvHeads = heads / op.shape.size, columns = kvHeads * dim;
   const int tiles = ceilDiv(op.tokens, blockRows) + op.shape.sequences;
   const int parts = std::clamp(multiprocessors() / (tiles * kvHeads), 1, op.shape.size);
-  HopperBackward args{headMap(op.q, op.tokens, heads, dim, 64), headMap(op.dy, op.tokens, heads, dim, 64),
-                      headMap(op.k, op.tokens, kvHeads, dim, 64), headMap(op.v, op.tokens, kvHeads, dim, 64),
-                      tensorMap(op.stats, DType::f32, 4 * op.tokens, heads, 4 * op.tokens, 1, 4 * 64, CU_TENSOR_MAP_SWIZZLE_NONE),
-                      op, parts};
+  HopperBackward args{
+      headMap(op.q, op.tokens, heads, dim, 64),
+      headMap(op.dy, op.tokens, heads, dim, 64),
+      headMap(op.k, op.tokens, kvHeads, dim, 64),
+      headMap(op.v, op.tokens, kvHeads, dim, 64),
+      tensorMap(op.stats, DType::f32, 4 * op.tokens, heads, 4 * op.tokens, 1, 4 * 64, CU_TENSOR_MAP_SWIZZLE_NONE),
+      op,
+      parts};
   launchWithShared(backwardRowsSm90<dim>, dim3(heads, tiles), hopperThreads, Shared::bytes, stream, args);
   const int64_t elements = parts > 1 ? int64_t{parts} * op.tokens * columns : 0;
   Scratch<float> dk(elements, stream), dv(elements, stream);
@@ -74,8 +78,16 @@ void cuda(const Attention& op, cudaStream_t stream) {
   const Bf16Operand q(op.q, stream), k(op.k, stream), v(op.v, stream);
   const Shape shape(op.headDim, op.queryBounds, op.q, op.k);
   const int tokens = q->rows, kvHeads = shape.queryHeads / shape.size, processors = multiprocessors();
-  Forward forward{shape, heads(q), heads(k), heads(v), heads(op.y), op.queryBounds.as<int32_t>(),
-                  op.keyBounds.as<int32_t>(), op.lse.as<float>(), 1, tokens};
+  Forward forward{shape,
+                  heads(q),
+                  heads(k),
+                  heads(v),
+                  heads(op.y),
+                  op.queryBounds.as<int32_t>(),
+                  op.keyBounds.as<int32_t>(),
+                  op.lse.as<float>(),
+                  1,
+                  tokens};
   if (fitsSm90(shape, tokens)) {
     return shape.headDim == 64 ? queueForwardSm90<64>(forward, k->rows, stream)
                                : queueForwardSm90<128>(forward, k->rows, stream);
@@ -103,8 +115,16 @@ void cuda(const AttentionBackward& op, cudaStream_t stream) {
   Scratch<RowStats> stats(lines, stream);
   launch(findStats, static_cast<unsigned>(ceilDiv(lines, int64_t{8})), 256, stream, heads(dy), heads(y),
          op.lse.as<float>(), q->rows, shape.queryHeads, shape.headDim, stats.data());
-  const Backward backward{shape,        heads(dy),    heads(q),     heads(k),     heads(v),
-                          heads(op.dq), heads(op.dk), heads(op.dv), stats.data(), q->rows,
+  const Backward backward{shape,
+                          heads(dy),
+                          heads(q),
+                          heads(k),
+                          heads(v),
+                          heads(op.dq),
+                          heads(op.dk),
+                          heads(op.dv),
+                          stats.data(),
+                          q->rows,
                           op.bounds.as<int32_t>()};
   if (fitsSm90(shape, q->rows)) {
     return shape.headDim == 64 ? queueBackwardSm90<64>(backward, stream) : queueBackwardSm90<128>(backward, stream);
@@ -113,8 +133,10 @@ void cuda(const AttentionBackward& op, cudaStream_t stream) {
     constexpr int bytes = 6 * tileBytes<dim, rowsPerTile> + 2 * sizeof(RowFacts);
     Shape perToken = shape;
     perToken.size = 1;
-    launchWithShared(backwardKeys<dim>, dim3(mostTiles(q->rows, perToken, keysPerTile), kvHeads), threads, bytes, stream, backward);
-    launchWithShared(backwardRows<dim>, dim3(mostTiles(q->rows, shape, rowsPerTile), kvHeads), threads, bytes, stream, backward);
+    launchWithShared(backwardKeys<dim>, dim3(mostTiles(q->rows, perToken, keysPerTile), kvHeads), threads, bytes,
+                     stream, backward);
+    launchWithShared(backwardRows<dim>, dim3(mostTiles(q->rows, shape, rowsPerTile), kvHeads), threads, bytes, stream,
+                     backward);
   });
 }
 

@@ -1,8 +1,8 @@
 // y = softmax(scale * q * k^T + causal mask) * v for packed sequences, FlashAttention-2 (arXiv 2307.08691)
-// Tile     64 or 128 rows (16 or 32 a warp) against tiles of 64 keys, k and v double-buffered: 96 KB of shared memory at
-//          headDim 128 with 128 rows; scores and y stay in registers
-// Blocks   one for a tile of rows of one kv head; where those are few (decoding) the keys are split over blockIdx.z, and
-//          combineParts weighs the parts in order: two runs give the same bits
+// Tile     64 or 128 rows (16 or 32 a warp) against tiles of 64 keys, k and v double-buffered: 96 KB of shared memory
+//          at headDim 128 with 128 rows; scores and y stay in registers
+// Blocks   one for a tile of rows of one kv head; where those are few (decoding) the keys are split over blockIdx.z,
+//          and combineParts weighs the parts in order: two runs give the same bits
 // Needs    headDim <= 128, a multiple of 8
 #pragma once
 #include "tiles.cuh"
@@ -97,8 +97,10 @@ __global__ void __launch_bounds__(threads) forward(const Forward op) {
   const auto loadKeys = [&](int tile) {
     if (tile < lastTile) {
       const int buffer = tile % 2 * keyBytes, first = tile * keysPerTile;
-      loadTile<dim, keysPerTile>(kTiles + buffer, group.headDim, op.k.data, [&](int j) { return group.key(op.k, first + j); });
-      loadTile<dim, keysPerTile>(vTiles + buffer, group.headDim, op.v.data, [&](int j) { return group.key(op.v, first + j); });
+      loadTile<dim, keysPerTile>(kTiles + buffer, group.headDim, op.k.data,
+                                 [&](int j) { return group.key(op.k, first + j); });
+      loadTile<dim, keysPerTile>(vTiles + buffer, group.headDim, op.v.data,
+                                 [&](int j) { return group.key(op.v, first + j); });
     }
     commitCopies();
   };

@@ -1,5 +1,5 @@
-// What attention's kernels for Hopper (sm_90a) share. A block has one warpgroup of which one thread feeds the copy engine,
-// and two consumer warpgroups that own 64 rows each; tiles are of one head, since a box of the copy engine is.
+// What attention's kernels for Hopper (sm_90a) share. A block has one warpgroup of which one thread feeds the copy
+// engine, and two consumer warpgroups that own 64 rows each; tiles are of one head, since a box of the copy engine is.
 #pragma once
 #include "../../cuda/tma.cuh"
 #include "../../cuda/wgmma.cuh"
@@ -7,7 +7,8 @@
 
 namespace loram::attention {
 
-constexpr int consumers = 2, hopperThreads = 128 * (1 + consumers), consumerRows = 64, blockRows = consumers * consumerRows;
+constexpr int consumers = 2, hopperThreads = 128 * (1 + consumers), consumerRows = 64,
+              blockRows = consumers * consumerRows;
 
 // A [rows, dim] tile of one head: a panel for each 64 columns.
 template <int dim, int rows>
@@ -26,7 +27,8 @@ __device__ float (&flat(float (&fragment)[columns][4]))[columns * 4] {
   return reinterpret_cast<float(&)[columns * 4]>(fragment);
 }
 
-// Starts c = a * b^T for [64, dim] of a and [columns, dim] of b, both tiles by depth with panels of rowsA and rowsB rows.
+// Starts c = a * b^T for [64, dim] of a and [columns, dim] of b, both tiles by depth with panels of rowsA and rowsB
+// rows.
 template <int dim, int rowsA, int rowsB, int columns>
 __device__ void startScores(float (&c)[columns / 8][4], uint32_t a, uint32_t b) {
   wgmmaPin(flat(c));

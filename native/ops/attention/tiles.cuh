@@ -1,7 +1,7 @@
 // What attention's kernels share: who works on what, and how rows come to shared memory.
 //
-// The queries of all heads that read one kv head are the rows of one matrix: row r is query r / size, head r % size. So a
-// tile of keys serves a whole group of heads, and a single query while decoding still fills a tile with several rows.
+// The queries of all heads that read one kv head are the rows of one matrix: row r is query r / size, head r % size. So
+// a tile of keys serves a whole group of heads, and a single query while decoding still fills a tile with several rows.
 #pragma once
 #include "../../cuda/bf16Matrix.cuh"
 #include "../../cuda/mma.cuh"
@@ -93,8 +93,8 @@ struct Work {
   int sequence, tile, tiles;  // of the sequence
 };
 
-// The index-th tile of all sequences' tiles, sequence -1 when there are fewer. A sequence has `size` rows per token. The
-// host does not know the bounds, so it launches as many blocks as there could be tiles.
+// The index-th tile of all sequences' tiles, sequence -1 when there are fewer. A sequence has `size` rows per token.
+// The host does not know the bounds, so it launches as many blocks as there could be tiles.
 __device__ inline Work findWork(const int32_t* bounds, int sequences, int size, int tileRows, int index) {
   const int lane = threadIdx.x % 32;
   for (int first = 0; first < sequences; first += 32) {

@@ -1,7 +1,7 @@
 // The choice of kernel by shape and GPU.
 #include "../ops.h"
 #include "gemm.h"
-#include "gemv.cuh"
+#include "gemvNf4.cuh"
 #include "sm80.cuh"
 #include "sm90.cuh"
 
@@ -17,7 +17,8 @@ void addLowRank(const LowRank& extra, Output c, cudaStream_t stream) {
 }
 
 template <Order orderA, Order orderB>
-void multiplyAs(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, Output c, int depth, cudaStream_t stream) {
+void multiplyAs(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, Output c, int depth,
+                cudaStream_t stream) {
   if (fitsSm90(c)) {
     return c.dtype == DType::bf16 ? gemmSm90<orderA, orderB, __nv_bfloat16>(a, b, extra, c, depth, stream)
                                   : gemmSm90<orderA, orderB, float>(a, b, extra, c, depth, stream);
@@ -62,8 +63,11 @@ void multiplyNf4(const Bf16Matrix& x, Order order, const Nf4Matrix<aligned>& w, 
     gemmSm80<Order::byDepth, Order::byPosition>(x, w, y, w.rows, stream);
     addLowRank<Order::byPosition>(extra, y, stream);
   } else {
-    y.rows <= gemvMaxTokens ? queueGemv(w, x, y, stream)
-                            : gemmSm80<Order::byDepth, Order::byDepth>(x, w, y, w.columns, stream);
+    if (y.rows > gemvMaxTokens) {
+      gemmSm80<Order::byDepth, Order::byDepth>(x, w, y, w.columns, stream);
+    } else {
+      w.columns % nf4Block == 0 ? queueGemvNf4(w.weights, x, y, stream) : queueGemv(w, x, y, stream);
+    }
     addLowRank<Order::byDepth>(extra, y, stream);
   }
 }
@@ -72,8 +76,8 @@ LowRank lowRank(const Bf16Operand& left, const Bf16Operand& right) { return {*le
 
 }  // namespace
 
-void multiply(Order orderA, const Bf16Matrix& a, Order orderB, const Bf16Matrix& b, const LowRank& extra, const Output& c,
-              int depth, cudaStream_t stream) {
+void multiply(Order orderA, const Bf16Matrix& a, Order orderB, const Bf16Matrix& b, const LowRank& extra,
+              const Output& c, int depth, cudaStream_t stream) {
   constexpr Order byDepth = Order::byDepth, byPosition = Order::byPosition;
   if (orderA == byDepth && orderB == byDepth && c.rows <= gemvMaxTokens) {
     queueGemv(Bf16Rows(b), a, c, stream);
@@ -88,7 +92,8 @@ void multiply(Order orderA, const Bf16Matrix& a, Order orderB, const Bf16Matrix&
 }
 
 void cuda(const Gemm& op, cudaStream_t stream) {
-  const Bf16Operand a(op.a, stream), b(op.b, stream), left(op.left, stream), right(op.right, stream, op.lowRankScale / op.alpha);
+  const Bf16Operand a(op.a, stream), b(op.b, stream), left(op.left, stream),
+      right(op.right, stream, op.lowRankScale / op.alpha);
   const Order orderA = op.transposeA ? Order::byPosition : Order::byDepth;
   const Order orderB = op.transposeB ? Order::byDepth : Order::byPosition;
   multiply(orderA, *a, orderB, *b, lowRank(left, right), outputTo(op.c, op.alpha, op.beta),

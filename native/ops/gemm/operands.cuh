@@ -1,8 +1,8 @@
 // Where a GEMM's operands come from and where its result goes.
 //
-// A source hands out chunks of 8 neighbours in a row of a matrix, as bf16, zero beyond the matrix. With `async` it copies
-// them to shared memory by itself (Bf16Matrix); otherwise fetch() starts the loads and decode() turns what they brought into bf16, so
-// that a product can run between the two. prepare() fills the tables that decode() reads.
+// A source hands out chunks of 8 neighbours in a row of a matrix, as bf16, zero beyond the matrix. With `async` it
+// copies them to shared memory by itself (Bf16Matrix); otherwise fetch() starts the loads and decode() turns what they
+// brought into bf16, so that a product can run between the two. prepare() fills the tables that decode() reads.
 #pragma once
 #include "../../cuda/bf16Matrix.cuh"
 #include "../../cuda/dropout.cuh"
@@ -54,9 +54,7 @@ struct Nf4Matrix {
     if (row >= rows || column >= columns) return {};
     return weights.fetch<aligned>(static_cast<int64_t>(row) * columns + column);
   }
-  __device__ uint4 decode(const Fragment& fragment, int, int) const {
-    return nf4Decode<aligned>(fragment);
-  }
+  __device__ uint4 decode(const Fragment& fragment, int, int) const { return nf4Decode<aligned>(fragment); }
   __device__ void prepare() const { fillNf4Table(); }
 
   // For gemv, as in Bf16Rows; here the 32 codes of a lane are 16 bytes, of one block if rows begin with a block's half.

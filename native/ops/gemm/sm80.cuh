@@ -1,12 +1,13 @@
 // c[M,N] = drop(alpha * a * b) + beta * c  on bf16 operands with f32 sums, for every GPU from sm_80 on
-// Layout   either operand runs along the reduction (byDepth) or across it (byPosition); see operands.cuh for the sources
-// Tile     128 x 128 x 64 by 8 warps of 64 x 32, or smaller ones by 4 warps where c is small or narrow; 3 stages of swizzled
-//          panels (mma.cuh): at most 96 KB of shared memory, so that the 99 KB of sm_86 and sm_89 suffice. Results go
-//          out through shared memory, 16 bytes a thread
-// Stages   bf16 arrives by cp.async two tiles ahead; a source that must be decoded (NF4, dropout) is loaded into registers
-//          before a tile's products and written to shared memory after them
-// Depth    where tiles are too few for the GPU the reduction is split over blockIdx.y, each part into its own f32 matrix,
-//          and sumParts adds those in order: two runs give the same bits
+// Layout   either operand runs along the reduction (byDepth) or across it (byPosition); see operands.cuh for the
+//          sources
+// Tile     128 x 128 x 64 by 8 warps of 64 x 32, or smaller ones by 4 warps where c is small or narrow; 3 stages of
+//          swizzled panels (mma.cuh): at most 96 KB of shared memory, so that the 99 KB of sm_86 and sm_89 suffice.
+//          Results go out through shared memory, 16 bytes a thread
+// Stages   bf16 arrives by cp.async two tiles ahead; a source that must be decoded (NF4, dropout) is loaded into
+//          registers before a tile's products and written to shared memory after them
+// Depth    where tiles are too few for the GPU the reduction is split over blockIdx.y, each part into its own f32
+//          matrix, and sumParts adds those in order: two runs give the same bits
 // Needs    nothing of M, N and K: tails are zeros on the way in and left out on the way out
 #pragma once
 #include <algorithm>
@@ -22,12 +23,12 @@ struct TileShape {
   static constexpr int warpRows = warpsM, warpM = M / warpsM, warpN = N / warpsN, threads = 32 * warpsM * warpsN;
   // By position a tile takes a panel of 64 rows however narrow it is.
   static constexpr int bytesA = std::max(M, 64) * 128, bytesB = std::max(N, 64) * 128, stageBytes = bytesA + bytesB;
-  static constexpr int resultPitch = N + 4, sharedBytes = std::max(stages * stageBytes, M * resultPitch * 4);
+  static constexpr int resultPitch = N + 4, sharedBytes = std::max(stages * stageBytes, M* resultPitch * 4);
 };
 using LargeTile = TileShape<128, 128, 2, 4>;
 using SmallTile = TileShape<64, 64, 2, 2>;
 using ShallowTile = TileShape<64, 64, 2, 2, 2>;  // for a depth of few tiles, where moving c takes the time
-using TallTile = TileShape<64, 16, 4, 1>;  // for LoRA's products with a rank of at most 16
+using TallTile = TileShape<64, 16, 4, 1>;        // for LoRA's products with a rank of at most 16
 using WideTile = TileShape<16, 128, 1, 4>;
 
 // Brings one operand's [positions, 64 deep] tile to shared memory.
@@ -146,7 +147,8 @@ __global__ void __launch_bounds__(Shape::threads, 1)
     gemmSm80(const SourceA a, const SourceB b, Output c, int depth, int depthOfPart) {
   extern __shared__ __align__(1024) uint8_t shared[];
   const uint32_t base = sharedAddress(shared);
-  const TilePlace place = tilePlace(blockIdx.x, (c.rows + Shape::M - 1) / Shape::M, (c.columns + Shape::N - 1) / Shape::N);
+  const TilePlace place =
+      tilePlace(blockIdx.x, (c.rows + Shape::M - 1) / Shape::M, (c.columns + Shape::N - 1) / Shape::N);
   TileLoader<SourceA, orderA, Shape::M, Shape::threads> loaderA(a, place.m * Shape::M);
   TileLoader<SourceB, orderB, Shape::N, Shape::threads> loaderB(b, place.n * Shape::N);
   const int begin = blockIdx.y * depthOfPart, end = min(depth, begin + depthOfPart);
@@ -189,7 +191,8 @@ static __global__ void sumParts(const float* parts, int count, int64_t pitch, Ou
   if (row >= c.rows) return;
   float sum[8] = {};
   for (int i = 0; i < count; i++) {
-    const auto* part = reinterpret_cast<const float4*>(parts + (i * static_cast<int64_t>(c.rows) + row) * pitch + column);
+    const auto* part =
+        reinterpret_cast<const float4*>(parts + (i * static_cast<int64_t>(c.rows) + row) * pitch + column);
     const float4 low = part[0], high = part[1];
     sum[0] += low.x, sum[1] += low.y, sum[2] += low.z, sum[3] += low.w;
     sum[4] += high.x, sum[5] += high.y, sum[6] += high.z, sum[7] += high.w;
@@ -203,7 +206,8 @@ void gemmSm80With(const SourceA& a, const SourceB& b, const Output& c, int depth
   // Parts of at least 4 tiles of depth, until there are enough blocks to keep the memory busy.
   const int blocks = multiprocessors() * (Shape::M * Shape::N > 2048 ? 2 : 4);
   const int wanted = std::min(ceilDiv(blocks, tiles), ceilDiv(depth, 4 * Shape::depth));
-  const int depthOfPart = ceilDiv(ceilDiv(depth, wanted), Shape::depth) * Shape::depth, parts = ceilDiv(depth, depthOfPart);
+  const int depthOfPart = ceilDiv(ceilDiv(depth, wanted), Shape::depth) * Shape::depth,
+            parts = ceilDiv(depth, depthOfPart);
   const auto queue = [&](const Output& output) {
     launchWithShared(gemmSm80<Shape, orderA, SourceA, orderB, SourceB>, dim3(tiles, parts), Shape::threads,
                      Shape::sharedBytes, stream, a, b, output, depth, depthOfPart);

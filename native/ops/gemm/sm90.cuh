@@ -1,11 +1,14 @@
 // c[M,N] = alpha * (a * b + left * right), or added to c, on bf16 operands with f32 sums, for Hopper (sm_90a)
-// Layout   either operand runs along the reduction (byDepth) or across it (byPosition): wgmma takes both as they lie;
-//          c bf16 or f32. left * right, LoRA's product of low rank, is a step or two of depth more from operands of its own
-// Tile     128 x N x 64, N = 128, 192 or 256, whichever fills the waves of tiles best; 4 stages of at most 48 KB, and two
-//          slabs of 8 KB a consumer for c: 225 KB of shared memory, one block a multiprocessor
+// Layout   either operand runs along the reduction (byDepth) or across it (byPosition): wgmma takes both as they lie; c
+//          bf16 or f32. left * right, LoRA's product of low rank, is a step or two of depth more from operands of its
+//          own
+// Tile     128 x N x 64, N = 128, 192 or 256, whichever fills the waves of tiles best; 4 stages of at most 48 KB, and
+//          two slabs of 8 KB a consumer for c: 225 KB of shared memory, one block a multiprocessor
 // Warps    1 warpgroup of which one thread feeds the copy engine, 2 consumer warpgroups of 64 rows each with N / 2
 //          accumulators a thread; persistent blocks, tiles in columns of 8 for the second-level cache
 // Needs    pitches of a multiple of 16 bytes; tails are zeros on the way in and left out on the way out
+// Floor    2MNK / 750 TFLOP/s, what cuBLAS reaches on an H100 at its power limit
+// Measured 0.91 to 1.02 of cuBLAS, 2.9 to 3.3 at width 4300, H100, 2026-11-24; bench/notes/gemm.md
 #pragma once
 #include <algorithm>
 
@@ -18,9 +21,11 @@ namespace loram {
 
 template <int columns>
 struct HopperTile {
-  static constexpr int M = 128, N = columns, depth = panelColumns, stages = 4, consumers = 2, threads = 128 * (1 + consumers);
+  static constexpr int M = 128, N = columns, depth = panelColumns, stages = 4, consumers = 2,
+                       threads = 128 * (1 + consumers);
   static constexpr int panelBytes = 64 * 128, bytesA = M * 128, bytesB = N * 128, stageBytes = bytesA + bytesB;
-  static constexpr int slabs = stages * stageBytes, slabsOfConsumer = 2, barriers = slabs + consumers * slabsOfConsumer * panelBytes;
+  static constexpr int slabs = stages * stageBytes, slabsOfConsumer = 2,
+                       barriers = slabs + consumers * slabsOfConsumer * panelBytes;
   static constexpr int sharedBytes = barriers + 2 * stages * 8 + 1024;  // the base is brought to a multiple of 1024
 };
 
@@ -160,7 +165,8 @@ __device__ void storeTile(const float (&d)[Tile::N / 2], const HopperGemm& op, c
     asyncProxyFence();
     asm volatile("bar.sync %0, 128;" ::"r"(consumer + 1) : "memory");
     if (sends) {
-      op.add ? tmaAdd(op.c, n + i * columns, m + consumer * 64, slab) : tmaStore(op.c, n + i * columns, m + consumer * 64, slab);
+      op.add ? tmaAdd(op.c, n + i * columns, m + consumer * 64, slab)
+             : tmaStore(op.c, n + i * columns, m + consumer * 64, slab);
       tmaCommit();
     }
   }
@@ -206,20 +212,27 @@ void queueSm90(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, c
   };
   constexpr int rowsA = orderA == Order::byDepth ? Tile::M : Tile::depth;
   constexpr int rowsB = orderB == Order::byDepth ? Tile::N : Tile::depth;
-  const HopperGemm op{map(a, rowsA), map(b, rowsB), map(extra.rank > 0 ? extra.left : a, rowsA),
-                      map(extra.rank > 0 ? extra.right : b, rowsB), panelMap(c.data, c.dtype, c.pitch, c.rows, c.columns, 64),
-                      c.rows, c.columns, depth, extra.rank, c.alpha, c.beta == 1};
+  const HopperGemm op{map(a, rowsA),
+                      map(b, rowsB),
+                      map(extra.rank > 0 ? extra.left : a, rowsA),
+                      map(extra.rank > 0 ? extra.right : b, rowsB),
+                      panelMap(c.data, c.dtype, c.pitch, c.rows, c.columns, 64),
+                      c.rows,
+                      c.columns,
+                      depth,
+                      extra.rank,
+                      c.alpha,
+                      c.beta == 1};
   const int tiles = ceilDiv(c.rows, Tile::M) * ceilDiv(c.columns, Tile::N);
-  launchWithShared(gemmSm90<Tile, orderA, orderB, T>, std::min(tiles, multiprocessors()), Tile::threads, Tile::sharedBytes,
-                   stream, op);
+  launchWithShared(gemmSm90<Tile, orderA, orderB, T>, std::min(tiles, multiprocessors()), Tile::threads,
+                   Tile::sharedBytes, stream, op);
 }
 
 // Whether the kernel applies, and has enough tiles to be worth its while.
 inline bool fitsSm90(const Output& c) {
   const int tiles = ceilDiv(c.rows, 128) * ceilDiv(c.columns, 128);
   return deviceAttribute(cudaDevAttrComputeCapabilityMajor) == 9 && (c.beta == 0 || c.beta == 1) &&
-         c.dropout.probability == 0 &&
-         c.pitch * bytesPerElement(c.dtype) % 16 == 0 && 3 * tiles >= multiprocessors();
+         c.dropout.probability == 0 && c.pitch * bytesPerElement(c.dtype) % 16 == 0 && 3 * tiles >= multiprocessors();
 }
 
 template <Order orderA, Order orderB, class T>

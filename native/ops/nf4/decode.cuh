@@ -1,5 +1,5 @@
 // NF4 weights on their way to bf16: eight neighbours at a time, from any place in the flattened matrix. Each value is
-// codeBook[code] * absmax in f32, rounded once, so every kernel computes with the same weights as the CPU.
+// codeBook[code] * absmax in f32, rounded once, so products of many rows see the same weights as the dequantised matrix.
 #pragma once
 #include <cstdint>
 
