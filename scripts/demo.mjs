@@ -36,7 +36,7 @@ const result = await runDemo({
     if (part !== current) console.error(`\n[${partNames.indexOf(part) + 1}/${partNames.length}] ${parts[part]}`)
     current = part
     if (progress.type !== 'answer') display.event(progress)
-    else if (progress.answered % 25 === 0)
+    else if (progress.answered % 50 === 0)
       console.error(`${progress.answered} of ${progress.prompts} questions answered`)
   },
 }).finally(() => display.done())

@@ -9,4 +9,4 @@ const write = (name, records) => writeLines(path.join(folder, `${name}.jsonl`), 
 write('corpus', knownText(2, 10_000))
 write('train', questions(3, 2000, false))
 write('validation', questions(4, 100, true))
-write('test', questions(5, 100, true))
+write('test', questions(5, 200, true))

@@ -11,7 +11,7 @@ const sequenceLength = 64
 const microBatchSize = 32
 
 /** How long each part takes. */
-export const demoLength = { alignSteps: 40, trainSteps: 120, prompts: 100 }
+export const demoLength = { alignSteps: 40, trainSteps: 120, prompts: 200 }
 export const quickLength = { alignSteps: 2, trainSteps: 4, prompts: 5 }
 
 /** @typedef {{ perplexity: number, exactMatch: number, parameters: number, bytes: number }} Row */
@@ -68,7 +68,7 @@ const training = (model, file, { trainSteps }) => ({
     batchSize: microBatchSize,
     microBatchSize,
     learningRate: 6e-3,
-    evalSteps: 20,
+    evalSteps: 30,
     saveSteps: trainSteps,
   },
 })

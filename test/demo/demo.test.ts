@@ -37,7 +37,7 @@ describe('the shipped model and data', () => {
   test('knows the colours that fine-tuning asks for in English', async () => {
     const questions = linesOf('test').filter(({ prompt }) => prompt.startsWith('which colour'))
     const terse = questions.map(({ prompt, completion }) => [`hue(${prompt.split(' ')[3]})=`, completion] as const)
-    expect(terse.length).toBe(20)
+    expect(terse.length).toBe(40)
     expect(await share(terse)).toBeGreaterThanOrEqual(0.9)
   })
 
