@@ -20,7 +20,9 @@ export function guarded(device: Device): Device & { expectIntact(): void } {
         .write(guard)
         .write(guard, guardBytes + bytes)
       blocks.push(block)
-      return new Tensor(self, shape, dtype, { storage: block.memory.storage, byteOffset: guardBytes })
+      const tensor = new Tensor(self, shape, dtype, { storage: block.memory.storage, byteOffset: guardBytes })
+      tensor.dispose = () => {} // the guards are still to be looked at
+      return tensor
     },
     expectIntact(): void {
       for (const block of blocks.splice(0)) {
