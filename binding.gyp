@@ -7,6 +7,8 @@
       "defines": [
         "NAPI_VERSION=8",
         "NODE_ADDON_API_CPP_EXCEPTIONS_ALL",
+        # A worker thread that is being terminated takes no exception; without this one more would end the process
+        "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS",
         "LORAM_VERSION=\"<!(node -p \"require('./package.json').version\")\""
       ],
       "cflags_cc!": ["-fno-exceptions", "-fno-rtti", "-std=gnu++17", "-std=gnu++20"],
