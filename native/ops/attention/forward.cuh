@@ -122,12 +122,11 @@ __global__ void __launch_bounds__(threads) forward(const Forward op) {
       float s[mTiles][columns / 8][4] = {};
       multiplyTransposed<dim, rows, keysPerTile, mTiles, columns>(s, qTile, warpRow, kTile, first);
       if (firstKey + columns > group.visible(firstRow)) mask(s, group, firstRow + warpRow, firstKey);
+      float shrink[mTiles][2];
 #pragma unroll
-      for (int i = 0; i < mTiles; i++) {
-        float shrink[2];
-        softmax[i].exponentiate(s[i], op.shape.scaleLog2, shrink);
-        rescale(y[i], shrink);
-      }
+      for (int i = 0; i < mTiles; i++) softmax[i].exponentiate(s[i], op.shape.scaleLog2, shrink[i]);
+#pragma unroll
+      for (int i = 0; i < mTiles; i++) rescale(y[i], shrink[i]);
       multiplyResult<dim, keysPerTile, mTiles, columns>(y, s, vTile, first);
     }
     __syncthreads();
