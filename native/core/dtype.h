@@ -56,4 +56,19 @@ void forDtype(DType dtype, Body body) {
 
 #endif
 
+// Calls `body` with an unsigned integer as wide as the elements of `dtype`, for ops that only move bits.
+template <class Body>
+void forWidth(DType dtype, Body body) {
+  switch (bytesPerElement(dtype)) {
+    case 1:
+      return body(uint8_t{});
+    case 2:
+      return body(uint16_t{});
+    case 4:
+      return body(uint32_t{});
+    default:
+      return body(uint64_t{});
+  }
+}
+
 }  // namespace loram

@@ -4,24 +4,6 @@
 #include "../ops.h"
 
 namespace loram {
-namespace {
-
-// Calls `body` with an unsigned integer as wide as the elements of `dtype`: these ops only move bits.
-template <class Body>
-void forWidth(DType dtype, Body body) {
-  switch (bytesPerElement(dtype)) {
-    case 1:
-      return body(uint8_t{});
-    case 2:
-      return body(uint16_t{});
-    case 4:
-      return body(uint32_t{});
-    default:
-      return body(uint64_t{});
-  }
-}
-
-}  // namespace
 
 void cpu(const GatherRows& op) {
   const int64_t bytes = op.x.columns() * bytesPerElement(op.x.dtype);

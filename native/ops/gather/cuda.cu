@@ -5,20 +5,6 @@
 namespace loram {
 namespace {
 
-template <class Body>
-void forWidth(DType dtype, Body body) {
-  switch (bytesPerElement(dtype)) {
-    case 1:
-      return body(uint8_t{});
-    case 2:
-      return body(uint16_t{});
-    case 4:
-      return body(uint32_t{});
-    default:
-      return body(uint64_t{});
-  }
-}
-
 // y[to(i)] = x[from(i)] over rows
 template <class T, class Op>
 void moveRows(const Op& op, bool gather, cudaStream_t stream) {
