@@ -2,12 +2,18 @@ import { crossEntropy } from '../native/crossEntropy.ts'
 import { gatherRows, scatterRows } from '../native/gather.ts'
 import { rmsNorm, rmsNormBackward } from '../native/rmsNorm.ts'
 import type { Arena } from '../tensor/arena.ts'
-import { type Tensor, tensorFrom, zeros } from '../tensor/tensor.ts'
+import { type Device, type Tensor, tensorFrom, zeros } from '../tensor/tensor.ts'
 import type { Norm } from './block.ts'
 import { type Dropout, type Linear, linearBackward, linearForward, outFeatures } from './linear.ts'
 
-/** Logits exist for this many values at once: 64 MiB. */
-const chunkElements = 2 ** 24
+/**
+ * Rows whose logits exist at once. On the GPU enough that a product with the head is not bound by reading its weight, and
+ * whole tiles of it: about 128 MiB of logits, while no layer's activations are there yet. On the CPU 64 MiB.
+ */
+function chunkRows({ activations }: Device, vocabSize: number): number {
+  if (activations === 'f32') return Math.max(1, Math.floor(2 ** 24 / vocabSize))
+  return Math.max(1, Math.floor(2 ** 26 / vocabSize / 256)) * 256
+}
 
 export interface Head {
   readonly norm: Norm
@@ -50,7 +56,7 @@ export function headLoss(
   const h = gatherRows(y, rows)
   const dh = dx && arena.empty(h.shape, h.dtype)
   const ids = tensorFrom(arena, targets.ids)
-  const chunk = Math.max(1, Math.floor(chunkElements / outFeatures(head.linear)))
+  const chunk = chunkRows(arena, outFeatures(head.linear))
   for (let from = 0; from < count; from += chunk) {
     const to = Math.min(from + chunk, count)
     const mark = arena.mark()
