@@ -8,7 +8,7 @@ import { type Dropout, type Linear, linearBackward, linearForward, outFeatures }
 
 /**
  * Rows whose logits exist at once. On the GPU enough that a product with the head is not bound by reading its weight, and
- * whole tiles of it: about 128 MiB of logits, while no layer's activations are there yet. On the CPU 64 MiB.
+ * whole tiles of it: about 128 MiB of logits. On the CPU 64 MiB.
  */
 function chunkRows({ activations }: Device, vocabSize: number): number {
   if (activations === 'f32') return Math.max(1, Math.floor(2 ** 24 / vocabSize))
