@@ -1,10 +1,11 @@
-export { type LargeModel, loadModel } from './api/loadModel.ts'
+export { type EvaluationOf, type LargeModel, loadModel } from './api/loadModel.ts'
 export { type ModelPlan, plan } from './api/plan.ts'
 export { align, evaluate, merge, prune, recover } from './api/stages.ts'
 export { type TrainingRun, trainLoRAM } from './api/trainLoRAM.ts'
 export * from './errors.ts'
 export type { Generation } from './infer/loadedModel.ts'
 export type { Evaluation } from './infer/perplexity.ts'
+export type { TaskScore } from './infer/tasks/index.ts'
 export type { MemoryPlan } from './memory/planner.ts'
 export type {
   AlignOptions,

@@ -13,6 +13,7 @@ const index = z.int().nonnegative()
 const fraction = z.number().min(0).lt(1)
 const path = z.string().nonempty()
 const paths = z.union([path, z.array(path).nonempty()])
+const regularExpression = z.string().refine(isRegularExpression, 'a regular expression of JavaScript')
 
 /** The formats of training records; `auto` tells them by their keys. */
 export const recordFormats = ['auto', 'text', 'prompt-completion', 'alpaca', 'messages'] as const
@@ -164,12 +165,31 @@ export const inferenceOptions = z.strictObject({
   device,
 })
 
+/** What `evaluate` can count besides perplexity. */
+export const taskKinds = ['exact-match', 'multiple-choice', 'code'] as const
+
+export const taskOptions = z.strictObject({
+  kind: z
+    .enum(taskKinds)
+    .describe(
+      'exact-match: generated answers; multiple-choice: the likeliest choice; code: generated Python that passes',
+    ),
+  shots: paths.optional().describe('records of the same form that come before every question, solved'),
+  shotCount: count.optional().describe('only the first so many of them; default all'),
+  answer: regularExpression.optional().describe('of exact-match: finds the answer in a text, by its first group'),
+  stop: z.array(z.string().nonempty()).optional().describe('text that ends a generated answer'),
+  maxNewTokens: count.optional().describe('of a generated answer; default 256'),
+  runCode: z.boolean().optional().describe('of code: agrees to run what the model writes on this machine'),
+  predictions: path.optional().describe('JSONL file for every question with what the model made of it'),
+})
+
 export const evaluateOptions = z.strictObject({
   data: paths.describe('JSONL, JSON or text: a file, a folder, a pattern, or a list of them'),
   format: z.enum(recordFormats).default('auto').describe('text is evaluated as running text'),
   sequenceLength: count.default(512).describe('tokens of an example or of a piece of running text'),
   microBatchSize: count.default(4).describe('examples in the model at once'),
-  limit: count.optional().describe('evaluates only the first sequences or examples'),
+  limit: count.optional().describe('evaluates only the first sequences, examples or questions'),
+  task: taskOptions.optional().describe('counts right answers instead of measuring perplexity'),
 })
 
 export const evaluateCommandOptions = inferenceOptions.extend(evaluateOptions.shape)
@@ -204,11 +224,20 @@ export const planCommandOptions = z.strictObject({
   device: device.describe('where to train; the GPU need not be there; auto is what training would take here'),
 })
 
+function isRegularExpression(source: string): boolean {
+  try {
+    return Boolean(new RegExp(source))
+  } catch {
+    return false
+  }
+}
+
 export type PruneOptions = z.input<typeof pruneCommandOptions>
 export type AlignOptions = z.input<typeof alignCommandOptions>
 export type RecoverOptions = z.input<typeof recoverCommandOptions>
 export type MergeOptions = z.input<typeof mergeCommandOptions>
 export type InferenceOptions = z.input<typeof inferenceOptions>
 export type EvaluateOptions = z.input<typeof evaluateOptions>
+export type TaskOptions = z.input<typeof taskOptions>
 export type GenerateOptions = z.input<typeof generateOptions>
 export type PlanOptions = z.input<typeof planCommandOptions>

@@ -1,5 +1,6 @@
 import type { Generation } from '../infer/loadedModel.ts'
 import type { Evaluation } from '../infer/perplexity.ts'
+import type { TaskScore } from '../infer/tasks/index.ts'
 import {
   type EvaluateOptions,
   evaluateOptions,
@@ -12,6 +13,9 @@ import { validate } from '../validate.ts'
 import { WorkerClient } from '../worker/client.ts'
 import { EventLog } from './eventLog.ts'
 
+/** What an evaluation gives: with a `task` how many answers were right, else the perplexity. */
+export type EvaluationOf<Options extends EvaluateOptions> = Options extends { task: object } ? TaskScore : Evaluation
+
 /** A model in a worker thread of its own. */
 export interface LargeModel {
   /**
@@ -21,8 +25,11 @@ export interface LargeModel {
   generate(prompt: string, options?: Omit<GenerateOptions, 'prompt'> & { signal?: AbortSignal }): AsyncIterable<string>
   /** The same, whole, with its token ids and speed. */
   complete(prompt: string, options?: Omit<GenerateOptions, 'prompt'> & { signal?: AbortSignal }): Promise<Generation>
-  /** Perplexity of data: of the answers of records, of every token of running text. */
-  evaluate(options: EvaluateOptions & { signal?: AbortSignal }): Promise<Evaluation>
+  /**
+   * Perplexity of data: of the answers of records, of every token of running text. With `task`, the share of questions that
+   * the model answers right.
+   */
+  evaluate<Options extends EvaluateOptions>(options: Options & { signal?: AbortSignal }): Promise<EvaluationOf<Options>>
   /** Frees the model and ends its thread. */
   close(): Promise<void>
 }
@@ -57,7 +64,8 @@ export async function loadModel(model: string, options: Omit<InferenceOptions, '
     },
     complete: (prompt, { signal, ...rest } = {}) =>
       client.call('generate', validate(generateOptions, { ...rest, prompt }), { signal }),
-    evaluate: ({ signal, ...rest }) => client.call('evaluate', validate(evaluateOptions, rest), { signal }),
+    evaluate: <Options extends EvaluateOptions>({ signal, ...rest }: Options & { signal?: AbortSignal }) =>
+      client.call('evaluate', validate(evaluateOptions, rest), { signal }) as Promise<EvaluationOf<Options>>,
     close: () => client.close(),
   }
 }

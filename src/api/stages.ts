@@ -1,4 +1,3 @@
-import type { Evaluation } from '../infer/perplexity.ts'
 import {
   type AlignOptions,
   alignCommandOptions,
@@ -14,7 +13,7 @@ import {
 import type { RunEvent } from '../train/events.ts'
 import { validate } from '../validate.ts'
 import { runInWorker } from '../worker/client.ts'
-import { loadModel } from './loadModel.ts'
+import { type EvaluationOf, loadModel } from './loadModel.ts'
 
 /** Stops the work, where it can be stopped. */
 interface Abortable {
@@ -51,20 +50,17 @@ export function merge(options: MergeOptions): Promise<void> {
   return runInWorker('merge', validate(mergeCommandOptions, options))
 }
 
-/** Perplexity of a model on data: see {@link loadModel} for several evaluations of one model. */
-export async function evaluate({
-  data,
-  format,
-  sequenceLength,
-  microBatchSize,
-  limit,
-  signal,
+/** Perplexity of a model on data, or its score in a task: see {@link loadModel} for several evaluations of one model. */
+export async function evaluate<Options extends InferenceOptions & EvaluateOptions>({
   model,
-  ...inference
-}: InferenceOptions & EvaluateOptions & Abortable): Promise<Evaluation> {
-  const loaded = await loadModel(model, inference)
+  adapter,
+  quantize,
+  device,
+  ...options
+}: Options & Abortable): Promise<EvaluationOf<Options>> {
+  const loaded = await loadModel(model, { adapter, quantize, device })
   try {
-    return await loaded.evaluate({ data, format, sequenceLength, microBatchSize, limit, ...(signal && { signal }) })
+    return (await loaded.evaluate(options as EvaluateOptions)) as EvaluationOf<Options>
   } finally {
     await loaded.close()
   }

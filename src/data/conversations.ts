@@ -122,7 +122,8 @@ function inTurns(record: DataRecord, messages: ChatMessage[]): ChatMessage[] {
   return messages
 }
 
-function kindOf(value: unknown): string {
+/** What a value is, for messages. */
+export function kindOf(value: unknown): string {
   return value === undefined
     ? 'nothing'
     : value === null

@@ -6,7 +6,7 @@ import { type Model, modelForward } from '../model/model.ts'
 import type { Arena } from '../tensor/arena.ts'
 import { zeros } from '../tensor/tensor.ts'
 import { toDevice } from '../train/step.ts'
-import { neverAborted, type StopSignal } from '../worker/protocol.ts'
+import { type StopSignal, stopIfAborted } from '../worker/protocol.ts'
 
 export interface Evaluation {
   /** exp(loss) */
@@ -49,13 +49,56 @@ export function evaluateLoss(
 export function evaluateExamples(
   model: Model,
   examples: readonly Example[],
-  sizes: Pick<BatchOptions, 'microBatchSize' | 'sequenceLength'>,
+  sizes: Sizes,
   signal: StopSignal,
 ): Evaluation | undefined {
+  return overBatches(model, examples, sizes, (model, arena, batches) => evaluateLoss(model, arena, batches, signal))
+}
+
+/**
+ * Cross-entropy of each example's targets, summed, in nats.
+ * @throws {AbortError} the signal was aborted before the end
+ */
+export function exampleLosses(model: Model, examples: readonly Example[], sizes: Sizes, signal: StopSignal): number[] {
+  return overBatches(model, examples, sizes, (model, arena, batches) =>
+    Array.from(batches).flatMap((batch) => {
+      stopIfAborted(signal, 'evaluate')
+      return lossesOf(model, arena, batch)
+    }),
+  )
+}
+
+function lossesOf(model: Model, arena: Arena, batch: MicroBatch): number[] {
+  const start = arena.mark()
+  const { rows, ids } = targetsOf(batch.targets)
+  const tokenLoss = arena.empty([rows.length], 'f32')
+  const x = modelForward(model, arena, toDevice(arena, batch))
+  const options = { tokenLoss }
+  headLoss(model.head, model.constants.rmsNormEps, x, { rows, ids }, 1, zeros(arena, [1], 'f32'), options)
+  const losses = tokenLoss.read() as Float32Array
+  arena.release(start)
+  const sums = new Array<number>(batch.bounds.length - 1).fill(0)
+  let example = 0
+  for (const [i, row] of rows.entries()) {
+    while (row >= batch.bounds[example + 1]!) example++
+    sums[example]! += losses[i]!
+  }
+  return sums
+}
+
+type Sizes = Pick<BatchOptions, 'microBatchSize' | 'sequenceLength'>
+
+/** Does `work` with batches of the examples, in an arena that holds the largest of them. */
+function overBatches<Result>(
+  model: Model,
+  examples: readonly Example[],
+  sizes: Sizes,
+  work: (model: Model, arena: Arena, batches: Iterable<MicroBatch>) => Result,
+): Result {
   const largest = fullMicroBatch(sizes.microBatchSize * sizes.sequenceLength)
-  const arena = arenaFor(model, (twin, meta) => evaluateLoss(twin, meta, [largest], neverAborted))
+  const arena = arenaFor(model, (twin, meta) => work(twin, meta, [largest]))
   try {
-    return evaluateLoss(model, arena, evaluationBatches(examples, sizes), signal)
+    return work(model, arena, evaluationBatches(examples, sizes))
   } finally {
     arena.dispose()
   }

@@ -36,6 +36,7 @@ export function targetsOf(targets: Int32Array): Targets {
 /**
  * Adds `scale` times the summed cross-entropy of the targets to `loss` [1], and, with `dx` [tokens, hidden], its gradient
  * at `x` to `dx`. Only rows with a target are multiplied by the head, in chunks, so the logits never exist whole.
+ * @param options `tokenLoss` [targets] receives every target's own, unscaled
  */
 export function headLoss(
   head: Head,
@@ -44,9 +45,9 @@ export function headLoss(
   targets: Targets,
   scale: number,
   loss: Tensor,
-  options: { dx?: Tensor; dropout?: Dropout | undefined } = {},
+  options: { dx?: Tensor; dropout?: Dropout | undefined; tokenLoss?: Tensor } = {},
 ): void {
-  const { dx } = options
+  const { dx, tokenLoss } = options
   const count = targets.rows.length
   if (count === 0) return
   const arena = x.device as Arena
@@ -62,7 +63,11 @@ export function headLoss(
     const mark = arena.mark()
     const dropout = options.dropout && { ...options.dropout, stream: options.dropout.stream + from / chunk }
     const { y: logits, u } = linearForward(head.linear, h.rows(from, to), { dropout })
-    crossEntropy(logits, ids.slice(from, [to - from]), loss, { scale, backward: dx !== undefined })
+    crossEntropy(logits, ids.slice(from, [to - from]), loss, {
+      scale,
+      backward: dx !== undefined,
+      ...(tokenLoss && { tokenLoss: tokenLoss.slice(from, [to - from]) }),
+    })
     if (dh) linearBackward(head.linear, h.rows(from, to), u, logits, { dropout, into: dh.rows(from, to) })
     arena.release(mark)
   }

@@ -5,6 +5,7 @@ import { readAdapter, writeAdapter } from '../formats/peft.ts'
 import { readPruning } from '../formats/pruningJson.ts'
 import { evaluateData, type Generation, generateFrom, type LoadedModel, loadModelFolder } from '../infer/loadedModel.ts'
 import type { Evaluation } from '../infer/perplexity.ts'
+import { scoreTask, type TaskScore } from '../infer/tasks/index.ts'
 import { writeMerged } from '../lora/merge.ts'
 import { recoverAdapter } from '../lora/recover.ts'
 import { openModelFolder } from '../model/open.ts'
@@ -55,8 +56,11 @@ export const methods = {
     loaded = loadModelFolder(given)
   },
 
-  evaluate: (given: Options<typeof options.evaluateOptions>, { signal }: Context<never>): Promise<Evaluation> =>
-    evaluateData(loaded!, given, signal),
+  evaluate: (
+    { task, ...given }: Options<typeof options.evaluateOptions>,
+    { signal }: Context<never>,
+  ): Promise<Evaluation | TaskScore> =>
+    task ? scoreTask(loaded!, task, given, signal) : evaluateData(loaded!, given, signal),
 
   generate: async (given: Options<typeof options.generateOptions>, context: Context<string>): Promise<Generation> =>
     generateFrom(loaded!, given, context),

@@ -1,4 +1,6 @@
 import * as api from '../../api/stages.ts'
+import type { Evaluation } from '../../infer/perplexity.ts'
+import type { TaskScore } from '../../infer/tasks/index.ts'
 import { evaluateCommandOptions } from '../../options.ts'
 import { command } from '../command.ts'
 import { notice, table } from '../output.ts'
@@ -6,13 +8,24 @@ import { abortOnSignal } from '../signals.ts'
 
 export const evaluate = command({
   name: 'evaluate',
-  description: 'Perplexity of a model, with or without an adapter, on data',
+  description: 'Perplexity of a model on data, or how many questions it answers right',
   options: evaluateCommandOptions,
-  run: (options) => api.evaluate({ ...options, signal: abortOnSignal(notice) }),
-  show: ({ perplexity, loss, tokens, targets }) =>
-    table([
-      ['perplexity', perplexity.toFixed(4)],
-      ['loss', `${loss.toFixed(6)} nats`],
-      ['tokens', `${tokens}, ${targets} of them predicted`],
-    ]),
+  run: (options): Promise<Evaluation | TaskScore> => api.evaluate({ ...options, signal: abortOnSignal(notice) }),
+  show: (result) => ('kind' in result ? scoreTable(result) : perplexityTable(result)),
 })
+
+const perplexityTable = ({ perplexity, loss, tokens, targets }: Evaluation): string =>
+  table([
+    ['perplexity', perplexity.toFixed(4)],
+    ['loss', `${loss.toFixed(6)} nats`],
+    ['tokens', `${tokens}, ${targets} of them predicted`],
+  ])
+
+function scoreTable({ kind, questions, accuracy, normalizedAccuracy, standardError }: TaskScore): string {
+  const percent = (share: number) => `${(100 * share).toFixed(1)} %`
+  return table([
+    ['task', `${kind}, ${questions} questions`],
+    ['right', `${percent(accuracy)}, standard error ${percent(standardError)}`],
+    ...(normalizedAccuracy === undefined ? [] : [['normalised by length', percent(normalizedAccuracy)] as const]),
+  ])
+}
