@@ -16,6 +16,7 @@ export type {
   PlanOptions,
   PruneOptions,
   RecoverOptions,
+  TaskOptions,
   TrainLoRAMOptions,
 } from './options.ts'
 export type { RunEvent } from './train/events.ts'
