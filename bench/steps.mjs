@@ -101,7 +101,7 @@ function randomWeights() {
       weight.dispose()
       return packed
     },
-    norm: (_name, shape) => {
+    vector: (_name, shape) => {
       const ones = device.empty(shape, 'f32')
       fillUniform(ones, 1, 1 + 2 ** -23, { seed: 7, stream: stream++ })
       return ones

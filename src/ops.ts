@@ -1,5 +1,6 @@
 /** The kernels that loram is made of, for people who build a trainer of their own. @module loram/ops */
 export { attention, attentionBackward } from './native/attention.ts'
+export { addBias, addBiasBackward } from './native/bias.ts'
 export { cast, copyInto, countNonFinite } from './native/cast.ts'
 export { crossEntropy } from './native/crossEntropy.ts'
 export { embedding, embeddingBackward } from './native/embedding.ts'

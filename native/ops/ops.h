@@ -77,6 +77,22 @@ struct Nf4Dequantize {
   auto fields() { return std::tie(packed, absmax, nestedAbsmax, nestedOffset, w); }
 };
 
+// y[i,j] += bias[j]
+struct AddBias {
+  static constexpr auto name = "addBias";
+  Tensor y;     // [rows, dim]   float   in/out
+  Tensor bias;  // [dim]         f32
+  auto fields() { return std::tie(y, bias); }
+};
+
+// dbias[j] += sum_i dy[i,j]
+struct AddBiasBackward {
+  static constexpr auto name = "addBiasBackward";
+  Tensor dy;     // [rows, dim]   float
+  Tensor dbias;  // [dim]         f32   adds
+  auto fields() { return std::tie(dy, dbias); }
+};
+
 // u = drop(x) * a^T;  y += scale * u * b^T. Dropout keeps element i of x where uniform(philox(seed, stream, i / 4)[i % 4])
 // >= dropout, and multiplies what it keeps by 1 / (1 - dropout).
 struct LoraForward {
@@ -108,26 +124,27 @@ struct LoraBackward {
   auto fields() { return std::tie(x, a, b, u, dy, dx, da, db, d, scale, dropout, seed, stream); }
 };
 
+// Each row of x holds `groups` vectors of weight's length. For each of them, in order:
 // y[i,j] = x[i,j] * rstd[i] * weight[j],   rstd[i] = 1 / sqrt(mean_j x[i,j]^2 + eps).  rstd is kept for backward.
 struct RmsNorm {
   static constexpr auto name = "rmsNorm";
-  Tensor x;       // [rows, dim]   float
-  Tensor weight;  // [dim]         f32
-  Tensor y;       // [rows, dim]   float   out
-  Tensor rstd;    // [rows]        f32   out
+  Tensor x;       // [rows, groups * dim]   float
+  Tensor weight;  // [dim]                  f32
+  Tensor y;       // [rows, groups * dim]   float   out
+  Tensor rstd;    // [rows * groups]        f32   out
   float eps;
   auto fields() { return std::tie(x, weight, y, rstd, eps); }
 };
 
-// g = dy * weight, n = x * rstd:  dx += rstd * (g - n * mean(g * n));  dweight += sum over rows of dy * n
+// g = dy * weight, n = x * rstd:  dx += rstd * (g - n * mean(g * n));  dweight += sum over all vectors of dy * n
 struct RmsNormBackward {
   static constexpr auto name = "rmsNormBackward";
-  Tensor dy;       // [rows, dim]   float
-  Tensor x;        // [rows, dim]   float
-  Tensor weight;   // [dim]         f32
-  Tensor rstd;     // [rows]        f32
-  Tensor dx;       // [rows, dim]   float   adds
-  Tensor dweight;  // ? [dim]       f32   adds
+  Tensor dy;       // [rows, groups * dim]   float
+  Tensor x;        // [rows, groups * dim]   float
+  Tensor weight;   // [dim]                  f32
+  Tensor rstd;     // [rows * groups]        f32
+  Tensor dx;       // [rows, groups * dim]   float   adds
+  Tensor dweight;  // ? [dim]                f32   adds
   auto fields() { return std::tie(dy, x, weight, rstd, dx, dweight); }
 };
 
@@ -144,7 +161,8 @@ struct Rope {
 
 // Causal attention over packed sequences with grouped key-value heads: query head h reads kv head h / (nh / nkv). Sequence
 // s has the queries [queryBounds[s], queryBounds[s + 1]) and the keys [keyBounds[s], keyBounds[s + 1]), their ends aligned:
-// with a cache there are more keys than queries. scale = 1 / sqrt(headDim).
+// with a cache there are more keys than queries. A query sees its own key and those before it, `window` keys at most where
+// that is not 0. scale = 1 / sqrt(headDim).
 struct Attention {
   static constexpr auto name = "attention";
   Tensor q;            // [Tq, nh * headDim]    float
@@ -154,8 +172,8 @@ struct Attention {
   Tensor keyBounds;    // [sequences + 1]       i32
   Tensor y;            // [Tq, nh * headDim]    float   out
   Tensor lse;          // [Tq, nh]              f32   out   log of the sum of exp of a query's scores
-  int64_t headDim;
-  auto fields() { return std::tie(q, k, v, queryBounds, keyBounds, y, lse, headDim); }
+  int64_t headDim, window;
+  auto fields() { return std::tie(q, k, v, queryBounds, keyBounds, y, lse, headDim, window); }
 };
 
 // FlashAttention-2's backward (arXiv 2307.08691) for Attention with queryBounds = keyBounds = bounds.
@@ -171,8 +189,8 @@ struct AttentionBackward {
   Tensor dq;      // [T, nh * headDim]    float   out
   Tensor dk;      // [T, nkv * headDim]   float   out
   Tensor dv;      // [T, nkv * headDim]   float   out
-  int64_t headDim;
-  auto fields() { return std::tie(dy, q, k, v, y, lse, bounds, dq, dk, dv, headDim); }
+  int64_t headDim, window;
+  auto fields() { return std::tie(dy, q, k, v, y, lse, bounds, dq, dk, dv, headDim, window); }
 };
 
 // y = silu(gate) * up
@@ -321,16 +339,18 @@ struct Random {
 template <class... Op>
 struct OpList {};
 
-using Ops = OpList<Gemm, Nf4Gemm, Nf4Quantize, Nf4QuantizeAbsmax, Nf4Dequantize, LoraForward, LoraBackward, RmsNorm,
-                   RmsNormBackward, Rope, Attention, AttentionBackward, Swiglu, SwigluBackward, CrossEntropy, Embedding,
-                   EmbeddingBackward, AdamW, ClipGradNorm, GatherRows, ScatterRows, GatherColumns, ScatterColumns,
-                   Importance, Cast, CountNonFinite, Random>;
+using Ops = OpList<Gemm, Nf4Gemm, Nf4Quantize, Nf4QuantizeAbsmax, Nf4Dequantize, AddBias, AddBiasBackward, LoraForward,
+                   LoraBackward, RmsNorm, RmsNormBackward, Rope, Attention, AttentionBackward, Swiglu, SwigluBackward,
+                   CrossEntropy, Embedding, EmbeddingBackward, AdamW, ClipGradNorm, GatherRows, ScatterRows,
+                   GatherColumns, ScatterColumns, Importance, Cast, CountNonFinite, Random>;
 
 void cpu(const Gemm&);
 void cpu(const Nf4Gemm&);
 void cpu(const Nf4Quantize&);
 void cpu(const Nf4QuantizeAbsmax&);
 void cpu(const Nf4Dequantize&);
+void cpu(const AddBias&);
+void cpu(const AddBiasBackward&);
 void cpu(const LoraForward&);
 void cpu(const LoraBackward&);
 void cpu(const RmsNorm&);
@@ -359,6 +379,8 @@ void cuda(const Nf4Gemm&, cudaStream_t);
 void cuda(const Nf4Quantize&, cudaStream_t);
 void cuda(const Nf4QuantizeAbsmax&, cudaStream_t);
 void cuda(const Nf4Dequantize&, cudaStream_t);
+void cuda(const AddBias&, cudaStream_t);
+void cuda(const AddBiasBackward&, cudaStream_t);
 void cuda(const LoraForward&, cudaStream_t);
 void cuda(const LoraBackward&, cudaStream_t);
 void cuda(const RmsNorm&, cudaStream_t);

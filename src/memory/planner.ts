@@ -2,7 +2,7 @@ import { MemoryError } from '../errors.ts'
 import { addAdapter, type LoraOptions } from '../lora/attach.ts'
 import { expectedTensors, type LlamaConfig } from '../model/config.ts'
 import { tensorsOf, type Weight } from '../model/linear.ts'
-import { linears, type Model } from '../model/model.ts'
+import { linears, type Model, norms } from '../model/model.ts'
 import type { Quantization } from '../model/weights.ts'
 import { nf4ScratchBytes } from '../native/nf4.ts'
 import { elements } from '../tensor/dtype.ts'
@@ -27,7 +27,7 @@ export interface MemoryPlan {
   bytes: {
     /** The embedding and, unless tied, the output head. */
     tables: number
-    /** The seven projections of all layers. */
+    /** The seven projections of all layers, biases included. */
     projections: number
     norms: number
     /** Pairs with their gradients and both moments of AdamW. */
@@ -61,11 +61,10 @@ export function modelBytes(model: Model): Pick<MemoryPlan['bytes'], 'tables' | '
   const sum = (tensors: Iterable<Weight>) =>
     Array.from(tensors).reduce((total, weight) => total + weightBytes(weight), 0)
   const projections = Array.from(linears(model)).filter(([name]) => name !== 'lm_head')
-  const norms = [model.head.norm, ...model.layers.flatMap((layer) => [layer.inputNorm, layer.postAttentionNorm])]
   return {
     tables: sum(new Set([model.embedding.weight, model.head.linear.weight])),
-    projections: sum(projections.map(([, { weight }]) => weight)),
-    norms: sum(norms.map(({ weight }) => weight)),
+    projections: sum(projections.flatMap(([, { weight, bias }]) => (bias ? [weight, bias.values] : [weight]))),
+    norms: sum(Array.from(norms(model).values(), ({ weight }) => weight)),
   }
 }
 

@@ -3,11 +3,11 @@ import { copy } from '../native/cast.ts'
 import { rmsNorm, rmsNormBackward } from '../native/rmsNorm.ts'
 import { rope } from '../native/rope.ts'
 import { swiglu, swigluBackward } from '../native/swiglu.ts'
-import type { Tensor } from '../tensor/tensor.ts'
+import { type Tensor, zeros } from '../tensor/tensor.ts'
 import type { LayerCache } from './kvCache.ts'
 import { type Dropout, type Linear, linearBackward, linearForward } from './linear.ts'
 
-/** Weight of a norm [hidden], f32, and its gradient where it trains. */
+/** Weight of a norm [hidden], or of a head's [head dim], f32, and its gradient where it trains. */
 export interface Norm {
   readonly weight: Tensor
   grad?: Tensor
@@ -19,6 +19,11 @@ export interface Layer {
   readonly q: Linear
   readonly k: Linear
   readonly v: Linear
+  /** Of each query head and each key head, in the families that have them. */
+  readonly qNorm?: Norm | undefined
+  readonly kNorm?: Norm | undefined
+  /** How many keys a query sees; 0: all. */
+  readonly window: number
   readonly o: Linear
   readonly postAttentionNorm: Norm
   readonly gate: Linear
@@ -54,13 +59,15 @@ export function blockForward(layer: Layer, constants: BlockConstants, x: Tensor,
 
   const h1 = rmsNorm(x, layer.inputNorm.weight, rmsNormEps)
   const q = linearForward(layer.q, h1.y, { dropout })
-  const k = linearForward(layer.k, h1.y, { dropout, ...(cache && { into: cache.newKeys }) })
+  const k = linearForward(layer.k, h1.y, { dropout, ...(cache && !layer.kNorm && { into: cache.newKeys }) })
   const v = linearForward(layer.v, h1.y, { dropout, ...(cache && { into: cache.newValues }) })
-  rope(q.y, positions, inverseFrequencies)
-  rope(k.y, positions, inverseFrequencies)
+  const queries = headNorm(layer.qNorm, q.y, rmsNormEps)
+  const keys = headNorm(layer.kNorm, k.y, rmsNormEps, cache?.newKeys)
+  rope(queries.y, positions, inverseFrequencies)
+  rope(keys.y, positions, inverseFrequencies)
   const heads = cache
-    ? attention(q.y, cache.keys, cache.values, bounds, cache.bounds, headDim)
-    : attention(q.y, k.y, v.y, bounds, bounds, headDim)
+    ? attention(queries.y, cache.keys, cache.values, bounds, cache.bounds, headDim, layer.window)
+    : attention(queries.y, keys.y, v.y, bounds, bounds, headDim, layer.window)
   const x2 = copy(x)
   const o = linearForward(layer.o, heads.y, { dropout, addTo: x2 })
 
@@ -71,7 +78,7 @@ export function blockForward(layer: Layer, constants: BlockConstants, x: Tensor,
   const y = copy(x2)
   const down = linearForward(layer.down, a, { dropout, addTo: y })
 
-  return { x, h1, q, k, v, heads, x2, o, h2, gate, up, a, down, y }
+  return { x, h1, q, k, v, queries, keys, heads, x2, o, h2, gate, up, a, down, y }
 }
 
 /**
@@ -87,7 +94,7 @@ export function blockBackward(
 ): void {
   const { headDim, inverseFrequencies } = constants
   const { positions, bounds, dropout } = tokens
-  const { x, h1, q, k, v, heads, x2, o, h2, gate, up, a, down } = saved
+  const { x, h1, q, k, v, queries, keys, heads, x2, o, h2, gate, up, a, down } = saved
 
   const da = linearBackward(layer.down, a, down.u, dx, { dropout })
   const { dgate, dup } = swigluBackward(da, gate.y, up.y)
@@ -96,11 +103,26 @@ export function blockBackward(
   rmsNormBackward(dh2, x2, layer.postAttentionNorm.weight, h2.rstd, dx, layer.postAttentionNorm.grad)
 
   const dheads = linearBackward(layer.o, heads.y, o.u, dx, { dropout })
-  const { dq, dk, dv } = attentionBackward(dheads, q.y, k.y, v.y, heads.y, heads.lse, bounds, headDim)
-  rope(dq, positions, inverseFrequencies, { inverse: true })
-  rope(dk, positions, inverseFrequencies, { inverse: true })
+  const { y: y1, lse } = heads
+  const attended = attentionBackward(dheads, queries.y, keys.y, v.y, y1, lse, bounds, headDim, layer.window)
+  rope(attended.dq, positions, inverseFrequencies, { inverse: true })
+  rope(attended.dk, positions, inverseFrequencies, { inverse: true })
+  const dq = headNormBackward(layer.qNorm, attended.dq, q.y, queries.rstd)
+  const dk = headNormBackward(layer.kNorm, attended.dk, k.y, keys.rstd)
   const dh1 = linearBackward(layer.q, h1.y, q.u, dq, { dropout })
   linearBackward(layer.k, h1.y, k.u, dk, { dropout, addTo: dh1 })
-  linearBackward(layer.v, h1.y, v.u, dv, { dropout, addTo: dh1 })
+  linearBackward(layer.v, h1.y, v.u, attended.dv, { dropout, addTo: dh1 })
   rmsNormBackward(dh1, x, layer.inputNorm.weight, h1.rstd, dx, layer.inputNorm.grad)
+}
+
+/** Queries or keys `x` [tokens, heads * head dim], each head normalised where its layer has a norm for that; else `x`. */
+function headNorm(norm: Norm | undefined, x: Tensor, eps: number, into?: Tensor): { y: Tensor; rstd?: Tensor } {
+  return norm ? rmsNorm(x, norm.weight, eps, into) : { y: x }
+}
+
+function headNormBackward(norm: Norm | undefined, dy: Tensor, x: Tensor, rstd: Tensor | undefined): Tensor {
+  if (!norm || !rstd) return dy
+  const dx = zeros(dy.device, dy.shape, dy.dtype)
+  rmsNormBackward(dy, x, norm.weight, rstd, dx, norm.grad)
+  return dx
 }

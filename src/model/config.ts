@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { ModelError, PlanError } from '../errors.ts'
 import type { PruningPlan } from '../formats/pruningJson.ts'
 import type { DType } from '../tensor/dtype.ts'
-import { families, type ModelType } from './families.ts'
+import { type Family, families, type ModelType } from './families.ts'
 
 /** The sizes that structured pruning changes, of one layer. */
 export interface LayerWidths {
@@ -40,6 +40,8 @@ export interface LlamaConfig extends LayerWidths {
   padTokenId?: number
   /** Of the weights on disk. */
   dtype: DType
+  /** How many keys a query sees in each layer, its own included; 0: all before it. */
+  attentionWindows: number[]
   /** What each layer has; all alike unless pruned. */
   layers: LayerWidths[]
 }
@@ -55,8 +57,14 @@ const ratio = z.number().min(0).lt(1).optional()
 const dtypeNames = { float32: 'f32', bfloat16: 'bf16', float16: 'f16' } as const
 const dtypeName = z.enum(['float32', 'bfloat16', 'float16']).nullish()
 
-/** Old files say `type`, newer ones `rope_type`. */
-const ropeType = z.object({ rope_type: z.string().optional(), type: z.string().optional() })
+/** Old files say `type`, newer ones `rope_type`. What rotates a part of each head, or each kind of layer its own way, is refused. */
+const ropeType = z.object({
+  rope_type: z.string().optional(),
+  type: z.string().optional(),
+  partial_rotary_factor: z.literal(1).nullish(),
+  full_attention: z.null().optional(),
+  sliding_attention: z.null().optional(),
+})
 const ropeTypes = {
   default: z.object({}).transform((): RopeScaling => ({ type: 'default' })),
   linear: z.object({ factor: positive }).transform(({ factor }): RopeScaling => ({ type: 'linear', factor })),
@@ -93,6 +101,11 @@ const schema = z.object({
   rope_theta: positive.nullish(),
   rope_scaling: z.looseObject({}).nullish(),
   rope_parameters: z.looseObject({ rope_theta: positive.nullish() }).nullish(),
+  sliding_window: count.nullish(),
+  use_sliding_window: z.boolean().nullish(),
+  max_window_layers: z.int().nonnegative().nullish(),
+  layer_types: z.array(z.enum(['full_attention', 'sliding_attention'])).nullish(),
+  partial_rotary_factor: z.literal(1).nullish(),
   // transformers 4, transformers 5
   torch_dtype: dtypeName,
   dtype: dtypeName,
@@ -125,10 +138,12 @@ export function parseConfig(
   const { defaults } = families[modelType]
   const json = validate(schema, configJson, file)
   const numAttentionHeads = json.num_attention_heads
-  const numKeyValueHeads = json.num_key_value_heads ?? numAttentionHeads
-  if (json.head_dim == null) requireMultiple(file, 'hidden_size', json.hidden_size, numAttentionHeads)
+  const numKeyValueHeads =
+    (json.num_key_value_heads === undefined ? defaults.numKeyValueHeads : json.num_key_value_heads) ?? numAttentionHeads
+  const givenHeadDim = json.head_dim ?? defaults.headDim
+  if (givenHeadDim === undefined) requireMultiple(file, 'hidden_size', json.hidden_size, numAttentionHeads)
   requireMultiple(file, 'num_attention_heads', numAttentionHeads, numKeyValueHeads)
-  const headDim = json.head_dim ?? json.hidden_size / numAttentionHeads
+  const headDim = givenHeadDim ?? json.hidden_size / numAttentionHeads
   requireMultiple(file, 'head_dim', headDim, 2)
   const eos =
     generationConfigJson && validate(schema.pick({ eos_token_id: true }), generationConfigJson, file).eos_token_id
@@ -149,6 +164,7 @@ export function parseConfig(
     eosTokenIds: [eos ?? json.eos_token_id ?? []].flat(),
     ...idIfSet('padTokenId', json.pad_token_id),
     dtype: dtypeNames[json.dtype ?? json.torch_dtype ?? 'float32'],
+    attentionWindows: parseWindows(json, families[modelType].slidingWindow, file),
     layers: Array.from({ length: json.num_hidden_layers }, (_, layer) => prunedByFormula(full, layer, json)),
   }
   return pruning === undefined ? config : { ...config, layers: prunedByPlan(config, pruning, file) }
@@ -175,6 +191,21 @@ function parseRope(json: Parsed, file: string): RopeScaling {
   if (!Object.hasOwn(ropeTypes, type))
     throw unsupported(file, `${field}.rope_type`, Object.keys(ropeTypes).join(', '), type)
   return validate<RopeScaling>(ropeTypes[type as keyof typeof ropeTypes], rope, file, field)
+}
+
+/** The window of each layer. Where config.json is silent, transformers assumes 4096 tokens, and 28 layers without. */
+function parseWindows(json: Parsed, kind: Family['slidingWindow'], file: string): number[] {
+  const { num_hidden_layers: layers, use_sliding_window, max_window_layers, layer_types } = json
+  const width = (json.sliding_window === undefined ? 4096 : json.sliding_window) ?? 0
+  if (kind !== 'byLayer') return Array(layers).fill(kind === 'all' ? width : 0)
+  const window = use_sliding_window ? width : 0
+  const types =
+    layer_types ?? Array.from({ length: layers }, (_, i) => (i >= (max_window_layers ?? 28) ? 'sliding_attention' : ''))
+  if (types.length !== layers) throw unsupported(file, 'layer_types', `one for each of ${layers} layers`, types.length)
+  if (layer_types?.includes('sliding_attention') && window === 0) {
+    throw unsupported(file, 'layer_types', 'full_attention alone, since there is no sliding window', layer_types)
+  }
+  return types.map((type) => (type === 'sliding_attention' ? window : 0))
 }
 
 /** -1 stands for "none" in old files. */
@@ -254,14 +285,17 @@ function prunedByPlan(config: LlamaConfig, { source, kept }: PruningPlan, file: 
 /** Names and shapes of all weights in a checkpoint, in the order of the forward pass; linear layers are `[out, in]`. */
 export function expectedTensors(config: LlamaConfig): Map<string, number[]> {
   const { hiddenSize, headDim, vocabSize } = config
+  const { attentionBias, headNorms } = families[config.modelType]
   const tensors = new Map<string, number[]>([['model.embed_tokens.weight', [vocabSize, hiddenSize]]])
   for (const [i, { intermediateSize, numAttentionHeads, numKeyValueHeads }] of config.layers.entries()) {
     const layer = `model.layers.${i}`
+    tensors.set(`${layer}.input_layernorm.weight`, [hiddenSize])
+    for (const [name, heads] of Object.entries({ q: numAttentionHeads, k: numKeyValueHeads, v: numKeyValueHeads })) {
+      tensors.set(`${layer}.self_attn.${name}_proj.weight`, [heads * headDim, hiddenSize])
+      if (attentionBias) tensors.set(`${layer}.self_attn.${name}_proj.bias`, [heads * headDim])
+      if (headNorms && name !== 'v') tensors.set(`${layer}.self_attn.${name}_norm.weight`, [headDim])
+    }
     tensors
-      .set(`${layer}.input_layernorm.weight`, [hiddenSize])
-      .set(`${layer}.self_attn.q_proj.weight`, [numAttentionHeads * headDim, hiddenSize])
-      .set(`${layer}.self_attn.k_proj.weight`, [numKeyValueHeads * headDim, hiddenSize])
-      .set(`${layer}.self_attn.v_proj.weight`, [numKeyValueHeads * headDim, hiddenSize])
       .set(`${layer}.self_attn.o_proj.weight`, [hiddenSize, numAttentionHeads * headDim])
       .set(`${layer}.post_attention_layernorm.weight`, [hiddenSize])
       .set(`${layer}.mlp.gate_proj.weight`, [intermediateSize, hiddenSize])

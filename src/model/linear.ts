@@ -1,3 +1,4 @@
+import { addBias, addBiasBackward } from '../native/bias.ts'
 import { gemm } from '../native/gemm.ts'
 import { loraBackward, loraForward } from '../native/loraLinear.ts'
 import { type Nf4Weight, nf4Gemm } from '../native/nf4.ts'
@@ -24,10 +25,12 @@ export interface LoraPair {
   readonly index: number
 }
 
-/** A linear layer without bias. It trains its pair where it has one, and itself where it has a gradient. */
+/** A linear layer. It trains its pair where it has one, and its weight and bias where they have gradients. */
 export interface Linear {
   weight: Weight
   grad?: Tensor
+  /** [out], f32 */
+  readonly bias?: { readonly values: Tensor; grad?: Tensor } | undefined
   lora?: LoraPair
 }
 
@@ -49,7 +52,7 @@ export interface LinearOutput {
 export const outFeatures = ({ weight }: Linear): number => weight.shape[0]!
 
 /**
- * `y = x weight^T` plus LoRA's part, `x` [tokens, in].
+ * `y = x weight^T`, plus bias and LoRA's part where there are such, `x` [tokens, in].
  * @param addTo a tensor [tokens, out] to add to; without it `y` is new, or `into` where that is given.
  */
 export function linearForward(
@@ -57,18 +60,19 @@ export function linearForward(
   x: Tensor,
   options: { into?: Tensor; addTo?: Tensor; dropout?: Dropout | undefined } = {},
 ): LinearOutput {
-  const { weight, lora } = linear
+  const { weight, bias, lora } = linear
   const u = lora && loraForward(x, lora.a, lora.b, undefined, loraOptions(lora, options.dropout))
   const y = options.addTo ?? options.into ?? x.device.empty([x.shape[0]!, outFeatures(linear)], x.dtype)
   const beta = options.addTo ? 1 : 0
   const lowRank = u && { left: u, right: lora.b, scale: lora.scale }
   if (weight instanceof Tensor) gemm(x, weight, y, { transposeB: true, beta, lowRank })
   else nf4Gemm(x, weight, y, { beta, lowRank })
+  if (bias) addBias(y, bias.values)
   return { y, u }
 }
 
 /**
- * Adds the gradients of the layer's weight and pair, and gives d loss / d x: new, in `into`, or added to `addTo`.
+ * Adds the gradients of the layer's weight, bias and pair, and gives d loss / d x: new, in `into`, or added to `addTo`.
  * @param u what forward returned
  */
 export function linearBackward(
@@ -78,10 +82,11 @@ export function linearBackward(
   dy: Tensor,
   options: { into?: Tensor; addTo?: Tensor; dropout?: Dropout | undefined } = {},
 ): Tensor {
-  const { weight, grad, lora } = linear
+  const { weight, grad, bias, lora } = linear
   const dx = options.addTo ?? options.into ?? x.device.empty(x.shape, x.dtype)
   const beta = options.addTo ? 1 : 0
   if (grad) gemm(dy, x, grad, { transposeA: true, beta: 1 })
+  if (bias?.grad) addBiasBackward(dy, bias.grad)
   const backward = (dx: Tensor | undefined) => {
     if (!lora?.grads || !u) return
     const { a, b, grads } = lora

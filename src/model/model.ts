@@ -5,6 +5,7 @@ import type { Arena } from '../tensor/arena.ts'
 import { type Device, type Tensor, tensorFrom } from '../tensor/tensor.ts'
 import { type BlockConstants, blockForward, type Layer, type Norm, type Tokens } from './block.ts'
 import { inverseFrequencies, type LlamaConfig } from './config.ts'
+import { families } from './families.ts'
 import type { Head } from './head.ts'
 import type { KvCache } from './kvCache.ts'
 import { type Linear, linearForward, tensorsOf, type Weight } from './linear.ts'
@@ -38,9 +39,20 @@ export const projectionNames = Object.keys(projections) as Projection[]
 export const moduleOf = (layer: number, projection: Projection): string =>
   `model.layers.${layer}.${projections[projection]}`
 
-/** The layer and projection that a module name, or that of its weight, means; `undefined` for anything else. */
+/** The norms of a layer: their field in {@link Layer} and their module in checkpoints. */
+const normModules = {
+  inputNorm: 'input_layernorm',
+  qNorm: 'self_attn.q_norm',
+  kNorm: 'self_attn.k_norm',
+  postAttentionNorm: 'post_attention_layernorm',
+} as const
+const normFields = Object.keys(normModules) as (keyof typeof normModules)[]
+
+const normOf = (layer: number, norm: keyof typeof normModules): string => `model.layers.${layer}.${normModules[norm]}`
+
+/** The layer and projection that a module name, or that of its weight or bias, means; `undefined` for anything else. */
 export function parseModule(name: string): { layer: number; projection: Projection } | undefined {
-  const [, layer, path] = /^model\.layers\.(\d+)\.(\w+\.\w+)(?:\.weight)?$/.exec(name) ?? []
+  const [, layer, path] = /^model\.layers\.(\d+)\.(\w+\.\w+)(?:\.weight|\.bias)?$/.exec(name) ?? []
   const projection = projectionNames.find((key) => projections[key] === path)
   return projection && { layer: Number(layer), projection }
 }
@@ -51,28 +63,36 @@ export interface WeightSource {
   linear(name: string, shape: readonly number[]): Weight
   /** An embedding or output head: f32 or bf16. */
   table(name: string, shape: readonly number[]): Tensor
-  /** A norm's weight: f32. */
-  norm(name: string, shape: readonly number[]): Tensor
+  /** A norm's weight or a bias: f32. */
+  vector(name: string, shape: readonly number[]): Tensor
 }
 
 /** Builds a model of `config`'s shape; every weight is asked of `source` once, layer by layer. */
 export function buildModel(config: LlamaConfig, device: Device, source: WeightSource): Model {
   const { hiddenSize, vocabSize, headDim, rmsNormEps } = config
-  const norm = (name: string): Norm => ({ weight: source.norm(`${name}.weight`, [hiddenSize]) })
+  const { attentionBias, headNorms } = families[config.modelType]
+  const norm = (name: string, size = hiddenSize): Norm => ({ weight: source.vector(`${name}.weight`, [size]) })
   const embed = source.table('model.embed_tokens.weight', [vocabSize, hiddenSize])
   const layers = config.layers.map((widths, i): Layer => {
     const queryWidth = widths.numAttentionHeads * headDim
     const keyWidth = widths.numKeyValueHeads * headDim
-    const linear = (projection: Projection, out: number, inputs: number): Linear => ({
-      weight: source.linear(`${moduleOf(i, projection)}.weight`, [out, inputs]),
-    })
+    const linear = (projection: Projection, out: number, inputs: number, bias = false): Linear => {
+      const module = moduleOf(i, projection)
+      return {
+        weight: source.linear(`${module}.weight`, [out, inputs]),
+        bias: bias ? { values: source.vector(`${module}.bias`, [out]) } : undefined,
+      }
+    }
     return {
-      inputNorm: norm(`model.layers.${i}.input_layernorm`),
-      q: linear('q', queryWidth, hiddenSize),
-      k: linear('k', keyWidth, hiddenSize),
-      v: linear('v', keyWidth, hiddenSize),
+      inputNorm: norm(normOf(i, 'inputNorm')),
+      q: linear('q', queryWidth, hiddenSize, attentionBias),
+      k: linear('k', keyWidth, hiddenSize, attentionBias),
+      v: linear('v', keyWidth, hiddenSize, attentionBias),
+      qNorm: headNorms ? norm(normOf(i, 'qNorm'), headDim) : undefined,
+      kNorm: headNorms ? norm(normOf(i, 'kNorm'), headDim) : undefined,
+      window: config.attentionWindows[i]!,
       o: linear('o', hiddenSize, queryWidth),
-      postAttentionNorm: norm(`model.layers.${i}.post_attention_layernorm`),
+      postAttentionNorm: norm(normOf(i, 'postAttentionNorm')),
       gate: linear('gate', widths.intermediateSize, hiddenSize),
       up: linear('up', widths.intermediateSize, hiddenSize),
       down: linear('down', hiddenSize, widths.intermediateSize),
@@ -98,12 +118,22 @@ export function linears(model: Model): Map<string, Linear> {
   return new Map([...entries, ['lm_head', model.head.linear]])
 }
 
+/** Every norm by its module name; the output head's last. */
+export function norms(model: Model): Map<string, Norm> {
+  const entries = model.layers.flatMap((layer, i) =>
+    normFields.flatMap((field): [string, Norm][] => (layer[field] ? [[normOf(i, field), layer[field]]] : [])),
+  )
+  return new Map([...entries, ['model.norm', model.head.norm]])
+}
+
 /** Gives the memory of a model's weights back; it cannot be used afterwards. */
-export function disposeModel({ embedding, layers, head, constants }: Model): void {
-  const norms = [head.norm, ...layers.flatMap((layer) => [layer.inputNorm, layer.postAttentionNorm])]
-  const matrices = [head.linear, ...layers.flatMap((layer) => projectionNames.map((projection) => layer[projection]))]
-  for (const { weight } of [embedding, ...norms, ...matrices]) for (const tensor of tensorsOf(weight)) tensor.dispose()
-  constants.inverseFrequencies.dispose()
+export function disposeModel(model: Model): void {
+  for (const { weight, bias } of linears(model).values()) {
+    for (const tensor of tensorsOf(weight)) tensor.dispose()
+    bias?.values.dispose()
+  }
+  for (const { weight } of [model.embedding, ...norms(model).values()]) weight.dispose()
+  model.constants.inverseFrequencies.dispose()
 }
 
 /** The hidden states [tokens, hidden] that enter the first layer. */

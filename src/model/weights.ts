@@ -32,7 +32,7 @@ export function converted(tensor: Tensor, dtype: DType): Tensor {
   return other
 }
 
-/** Weights of a checkpoint: norms in f32, tables and unquantised matrices in their device's {@link heldDtype}. */
+/** Weights of a checkpoint: norms and biases in f32, tables and unquantised matrices in their device's {@link heldDtype}. */
 export function checkpointSource(
   checkpoint: Checkpoint,
   device: Device,
@@ -53,7 +53,7 @@ export function checkpointSource(
       quantizable.dispose()
       return packed
     },
-    norm: (name) => converted(stored(name), 'f32'),
+    vector: (name) => converted(stored(name), 'f32'),
   }
 }
 
@@ -93,6 +93,6 @@ export function metaSource(dtype: DType, quantize: Quantization, device: Device)
   return {
     table,
     linear: (name, shape) => (quantize === 'nf4' ? quantizeNf4(table(name, shape)) : table(name, shape)),
-    norm: (_name, shape) => device.empty(shape, 'f32'),
+    vector: (_name, shape) => device.empty(shape, 'f32'),
   }
 }

@@ -7,7 +7,8 @@ import { match } from './shapes.ts'
  * Causal attention with grouped key-value heads over sequences that lie one after another: `q` [queries, heads * headDim],
  * `k` and `v` [keys, kvHeads * headDim]. Sequence `s` has the queries `[queryBounds[s], queryBounds[s + 1])` and the keys
  * `[keyBounds[s], keyBounds[s + 1])`, their ends aligned: with a cache it has more keys than queries, never fewer. Both
- * bounds are [sequences + 1] i32, begin with 0 and end with the number of rows.
+ * bounds are [sequences + 1] i32, begin with 0 and end with the number of rows. With a `window` a query sees no more than
+ * so many keys, its own the last of them (Beltagy et al. 2020, arXiv 2004.05150); 0 stands for all.
  *
  * Returns `y` like `q`, and `lse` [queries, heads], the logarithm of every softmax's denominator, which backward needs.
  * Scores are scaled by 1 / sqrt(headDim) and never held whole (FlashAttention, Dao et al. 2022, arXiv 2205.14135).
@@ -19,6 +20,7 @@ export function attention(
   queryBounds: Tensor,
   keyBounds: Tensor,
   headDim: number,
+  window = 0,
 ): { y: Tensor; lse: Tensor } {
   const { queries, width, kvWidth } = match('attention', {
     q: [q, 'queries width', 'float'],
@@ -30,7 +32,7 @@ export function attention(
   checkHeads('attention', q, kvWidth, headDim)
   const y = q.device.empty([queries, width], q.dtype)
   const lse = q.device.empty([queries, width / headDim], 'f32')
-  call('attention', q, k, v, queryBounds, keyBounds, y, lse, headDim)
+  call('attention', q, k, v, queryBounds, keyBounds, y, lse, headDim, window)
   return { y, lse }
 }
 
@@ -47,6 +49,7 @@ export function attentionBackward(
   lse: Tensor,
   bounds: Tensor,
   headDim: number,
+  window = 0,
 ): { dq: Tensor; dk: Tensor; dv: Tensor } {
   const { kvWidth } = match('attentionBackward', {
     q: [q, 'tokens width', 'float'],
@@ -61,15 +64,15 @@ export function attentionBackward(
   const dq = q.device.empty(q.shape, q.dtype)
   const dk = q.device.empty(k.shape, q.dtype)
   const dv = q.device.empty(v.shape, q.dtype)
-  call('attentionBackward', dy, q, k, v, y, lse, bounds, dq, dk, dv, headDim)
+  call('attentionBackward', dy, q, k, v, y, lse, bounds, dq, dk, dv, headDim, window)
   return { dq, dk, dv }
 }
 
 function checkHeads(op: string, { device, shape }: Tensor, kvWidth: number, headDim: number): void {
   const width = shape[1]!
-  if (device.rowAlignment > 1 && headDim % 8 !== 0) {
+  if (device.rowAlignment > 1 && (headDim % 8 !== 0 || headDim > 128)) {
     throw new OpError('E_OP', `${op}: the heads do not fit the GPU`, {
-      expected: 'a headDim that is a multiple of 8',
+      expected: 'a headDim that is a multiple of 8, at most 128',
       found: String(headDim),
     })
   }

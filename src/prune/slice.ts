@@ -8,24 +8,31 @@ import { type Tensor, tensorFrom } from '../tensor/tensor.ts'
 import { type StopSignal, stopIfAborted } from '../worker/protocol.ts'
 import { keptIndices } from './plan.ts'
 
-/** The part of a weight [out, in] that `plan` keeps: bit-equal copies of its rows or columns, or the weight itself. */
+/**
+ * The part of a weight [out, in] or a bias [out] that `plan` keeps: bit-equal copies of its rows or columns, or the tensor
+ * itself.
+ */
 export function sliceWeight(name: string, weight: Tensor, plan: PruningPlan): Tensor {
   const kept = keptOf(name, plan)
   if (!kept) return weight
   const indices = tensorFrom(weight.device, kept.indices)
+  if (weight.shape.length === 1) return gatherRows(weight.slice(0, [weight.elements, 1]), indices)
   return kept.side === 'out' ? gatherRows(weight, indices) : gatherColumns(weight, indices)
 }
 
 function keptOf(name: string, plan: PruningPlan) {
   const module = parseModule(name)
   const layer = module && plan.kept.find((kept) => kept.layer === module.layer)
-  return layer && keptIndices(module.projection, layer, plan.source)
+  const kept = layer && keptIndices(module.projection, layer, plan.source)
+  // A bias belongs to the outputs
+  return kept?.side === 'in' && name.endsWith('.bias') ? undefined : kept
 }
 
-function slicedShape(name: string, [out, inputs]: readonly number[], plan: PruningPlan): number[] {
+function slicedShape(name: string, shape: readonly number[], plan: PruningPlan): number[] {
   const kept = keptOf(name, plan)
-  if (!kept) return inputs === undefined ? [out!] : [out!, inputs]
-  return kept.side === 'out' ? [kept.indices.length, inputs!] : [out!, kept.indices.length]
+  if (!kept) return [...shape]
+  const [out, ...inputs] = shape as [number, ...number[]]
+  return kept.side === 'out' ? [kept.indices.length, ...inputs] : [out, kept.indices.length]
 }
 
 /**

@@ -3,7 +3,7 @@ import type { Example } from '../data/encode.ts'
 import { type Checkpoint, writeCheckpoint } from '../formats/huggingFace.ts'
 import { arenaFor, fullMicroBatch } from '../memory/measure.ts'
 import { expectedTensors } from '../model/config.ts'
-import { buildModel, linears, type Model } from '../model/model.ts'
+import { buildModel, linears, type Model, norms } from '../model/model.ts'
 import type { OpenCheckpoint } from '../model/open.ts'
 import { converted, heldDtype, readTensor } from '../model/weights.ts'
 import { cast, copyInto } from '../native/cast.ts'
@@ -42,20 +42,20 @@ export function openTrainable(
     stored.dispose()
     return parameter.value
   }
-  const model = buildModel(config, device, { linear: weight, table: weight, norm: weight })
+  const model = buildModel(config, device, { linear: weight, table: weight, vector: weight })
   trainWeights(model, parameters)
   return { model, parameters }
 }
 
 /** Lets backward add the gradients of `parameters`, which are weights of `model`, to theirs. */
 export function trainWeights(model: Model, parameters: ParameterSet): void {
-  const owners = new Map<string, { grad?: Tensor }>(linears(model))
-  owners.set('model.embed_tokens', model.embedding).set('model.norm', model.head.norm)
-  model.layers.forEach((layer, i) => {
-    owners.set(`model.layers.${i}.input_layernorm`, layer.inputNorm)
-    owners.set(`model.layers.${i}.post_attention_layernorm`, layer.postAttentionNorm)
-  })
-  for (const [name, { grad }] of parameters.byName) owners.get(name.replace(/\.weight$/, ''))!.grad = grad
+  const owners = new Map<string, { grad?: Tensor }>([['model.embed_tokens.weight', model.embedding]])
+  for (const [name, norm] of norms(model)) owners.set(`${name}.weight`, norm)
+  for (const [name, linear] of linears(model)) {
+    owners.set(`${name}.weight`, linear)
+    if (linear.bias) owners.set(`${name}.bias`, linear.bias)
+  }
+  for (const [name, { grad }] of parameters.byName) owners.get(name)!.grad = grad
   const tied = model.config.tieWordEmbeddings && model.embedding.grad
   if (tied) model.head.linear.grad = tied
 }

@@ -34,6 +34,8 @@ const x = f32(rows, dim)
 const rstd = f32(rows)
 addon.rmsNorm(x, f32(dim), f32(rows, dim), rstd, 1e-5)
 addon.rmsNormBackward(f32(rows, dim), x, f32(dim), rstd, f32(rows, dim), f32(dim))
+addon.addBias(x, f32(dim))
+addon.addBiasBackward(x, f32(dim))
 addon.swiglu(x, f32(rows, dim), f32(rows, dim))
 addon.swigluBackward(f32(rows, dim), x, f32(rows, dim), f32(rows, dim), f32(rows, dim))
 addon.crossEntropy(f32(rows, dim), i32(range(rows, (i) => i)), f32(1), f32(rows), 0.5, true)
@@ -44,9 +46,9 @@ addon.rope(f32(rows, 576), i32(range(rows, (i) => i)), f32(headDim / 2), false)
 const tokens = 250
 const [q, k, v, y, lse] = [f32(tokens, 576), f32(tokens, 192), f32(tokens, 192), f32(tokens, 576), f32(tokens, 9)]
 const bounds = i32([0, 1, 130, 250])
-addon.attention(q, k, v, bounds, bounds, y, lse, headDim)
+addon.attention(q, k, v, bounds, bounds, y, lse, headDim, 70)
 const gradients = [f32(tokens, 576), f32(tokens, 192), f32(tokens, 192)]
-addon.attentionBackward(f32(tokens, 576), q, k, v, y, lse, bounds, ...gradients, headDim)
+addon.attentionBackward(f32(tokens, 576), q, k, v, y, lse, bounds, ...gradients, headDim, 70)
 
 const n = 100_001
 const squares = f32(n)

@@ -125,7 +125,7 @@ function bitsandbytesModel(dir: string, device: Device): Model {
   const json = JSON.parse(readFileSync(path.join(dir, 'config.json'), 'utf8'))
   return buildModel(parseConfig(json, 'config.json'), device, {
     table: read,
-    norm: (name) => cast(read(name), 'f32'),
+    vector: (name) => cast(read(name), 'f32'),
     linear: (name, shape): Nf4Weight => {
       const state = JSON.parse(Buffer.from(file.read(`${name}.quant_state.bitsandbytes__nf4`)).toString())
       const packed = read(name)

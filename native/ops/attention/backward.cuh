@@ -59,10 +59,10 @@ __device__ void storeResults(const Heads& to, const float (&c)[1][dim / 8][4], f
   }
 }
 
-// The same of a tile's rows. A row beyond the last sees no key.
+// The same of a tile's rows, and the last key that each sees. A row beyond the last sees none.
 struct RowFacts {
   float lse[rowsPerTile], delta[rowsPerTile];
-  int visible[rowsPerTile];
+  int lastKey[rowsPerTile];
 
   __device__ void load(const Backward& op, const Group& group, int firstRow) {
     const int i = threadIdx.x, row = firstRow + i;
@@ -70,7 +70,7 @@ struct RowFacts {
     const bool inside = row < group.rows;
     const int64_t at = inside ? static_cast<int64_t>(group.head(row)) * op.tokens + group.token(row) : 0;
     const RowStats stats = op.stats[at];
-    lse[i] = stats.lse, delta[i] = stats.delta, visible[i] = inside ? group.visible(row) : 0;
+    lse[i] = stats.lse, delta[i] = stats.delta, lastKey[i] = inside ? group.endVisible(row) - 1 : -1;
   }
 };
 
@@ -85,11 +85,13 @@ __global__ void __launch_bounds__(threads) backwardKeys(const Backward op) {
   if (work.sequence < 0) return;
   const Group group(op.shape, op.bounds, op.bounds, work.sequence, blockIdx.y);
   const int firstKey = work.tile * keysPerTile;
-  const int firstTile = firstKey * group.size / rowsPerTile;  // key j is hidden from the queries before it
+  // The keys are hidden from the queries before the first of them, and from those a window after the last.
+  const int firstTile = firstKey * group.size / rowsPerTile;
+  const int endRow = min(group.keys, firstKey + keysPerTile - 1 + group.window) * group.size;
 
   const auto loadRows = [&](int tile) {
     const int buffer = tile % 2, first = tile * rowsPerTile;
-    if (first < group.rows) {
+    if (first < endRow) {
       loadTile<dim, rowsPerTile>(qTiles + buffer * bytes, group.headDim, op.q.data,
                                  [&](int r) { return group.row(op.q, first + r); });
       loadTile<dim, rowsPerTile>(dyTiles + buffer * bytes, group.headDim, op.dy.data,
@@ -104,7 +106,7 @@ __global__ void __launch_bounds__(threads) backwardKeys(const Backward op) {
 
   const int warpKey = threadIdx.x / 32 * 16, lane = threadIdx.x % 32;
   float dk[1][dim / 8][4] = {}, dv[1][dim / 8][4] = {};
-  for (int tile = firstTile; tile * rowsPerTile < group.rows; tile++) {
+  for (int tile = firstTile; tile * rowsPerTile < endRow; tile++) {
     loadRows(tile + 1);
     waitCopies<1>();
     __syncthreads();
@@ -121,7 +123,8 @@ __global__ void __launch_bounds__(threads) backwardKeys(const Backward op) {
 #pragma unroll
         for (int e = 0; e < 4; e++) {
           const int r = first + 8 * j + lane % 4 * 2 + e % 2, key = firstKey + warpKey + lane / 4 + e / 2 * 8;
-          p[0][j][e] = key < row.visible[r] ? exp2Fast(p[0][j][e] * op.shape.scaleLog2 - row.lse[r]) : 0;
+          const bool seen = inWindow(key, row.lastKey[r], op.shape.window);
+          p[0][j][e] = seen ? exp2Fast(p[0][j][e] * op.shape.scaleLog2 - row.lse[r]) : 0;
           ds[0][j][e] = p[0][j][e] * (ds[0][j][e] - row.delta[r]);
         }
       }
@@ -151,7 +154,8 @@ __global__ void __launch_bounds__(threads) backwardRows(const Backward op) {
   if (work.sequence < 0) return;
   const Group group(op.shape, op.bounds, op.bounds, work.sequence, blockIdx.y);
   const int firstRow = (work.tiles - 1 - work.tile) * rowsPerTile;  // the longest first
-  const int end = group.visible(min(group.rows, firstRow + rowsPerTile) - 1);
+  const int end = group.endVisible(min(group.rows, firstRow + rowsPerTile) - 1);
+  const int firstTile = group.firstVisible(firstRow) / keysPerTile;
 
   const auto loadKeys = [&](int tile) {
     const int buffer = tile % 2 * bytes, first = tile * keysPerTile;
@@ -166,11 +170,11 @@ __global__ void __launch_bounds__(threads) backwardRows(const Backward op) {
   loadTile<dim, rowsPerTile>(qTile, group.headDim, op.q.data, [&](int r) { return group.row(op.q, firstRow + r); });
   loadTile<dim, rowsPerTile>(dyTile, group.headDim, op.dy.data, [&](int r) { return group.row(op.dy, firstRow + r); });
   row.load(op, group, firstRow);
-  loadKeys(0);
+  loadKeys(firstTile);
 
   const int warpRow = threadIdx.x / 32 * 16, lane = threadIdx.x % 32;
   float dq[1][dim / 8][4] = {};
-  for (int tile = 0; tile * keysPerTile < end; tile++) {
+  for (int tile = firstTile; tile * keysPerTile < end; tile++) {
     loadKeys(tile + 1);
     waitCopies<1>();
     __syncthreads();
@@ -183,7 +187,8 @@ __global__ void __launch_bounds__(threads) backwardRows(const Backward op) {
 #pragma unroll
       for (int e = 0; e < 4; e++) {
         const int r = warpRow + lane / 4 + e / 2 * 8, key = tile * keysPerTile + 8 * j + lane % 4 * 2 + e % 2;
-        p[0][j][e] = key < row.visible[r] ? exp2Fast(p[0][j][e] * op.shape.scaleLog2 - row.lse[r]) : 0;
+        const bool seen = inWindow(key, row.lastKey[r], op.shape.window);
+        p[0][j][e] = seen ? exp2Fast(p[0][j][e] * op.shape.scaleLog2 - row.lse[r]) : 0;
         ds[0][j][e] = p[0][j][e] * (ds[0][j][e] - row.delta[r]);
       }
     }

@@ -58,13 +58,16 @@ struct BackwardShared {
 
 struct KeysWork {
   int kvHead, firstHead, endHead, firstKey, firstToken, rows;  // keys from firstKey of a sequence of `rows`
+  int endRow;                                                  // the first that sees none of them any more
 
   // Tiles of rows that see a key of the block, of each head in turn.
   template <int stages, class Body>
   __device__ void forTiles(Body body) const {
     int stage = 0, parity = 0;
     for (int head = firstHead; head < endHead; head++) {
-      for (int row = firstKey; row < rows; row += 64, nextStage<stages>(stage, parity)) body(head, row, stage, parity);
+      for (int row = firstKey; row < endRow; row += 64, nextStage<stages>(stage, parity)) {
+        body(head, row, stage, parity);
+      }
     }
   }
 };
@@ -91,7 +94,7 @@ template <int dim>
 __device__ void consumeRows(const HopperBackward& args, const BackwardShared<dim>& shared, const KeysWork& work,
                             int consumer) {
   const float scale = args.op.shape.scaleLog2;
-  const int firstKey = work.firstKey + consumer * 64,
+  const int window = args.op.shape.window, firstKey = work.firstKey + consumer * 64,
             key = firstKey + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
   float s[8][4], dp[8][4], dk[dim / 8][4] = {}, dv[dim / 8][4] = {};
   LeftOperand<64> p, ds;
@@ -103,7 +106,7 @@ __device__ void consumeRows(const HopperBackward& args, const BackwardShared<dim
     wgmmaWait<1>();
     wgmmaPin(flat(s));
     const int column = threadIdx.x % 4 * 2;
-    const bool edge = row < firstKey + 64 || row + 64 > work.rows;
+    const bool edge = row < firstKey + 64 || row + 64 > work.rows || row + 63 - firstKey >= window;
 #pragma unroll
     for (int j = 0; j < 8; j++) {
       const RowStats stats[2] = {statsOf(shared.rowStats(stage), 8 * j + column),
@@ -111,7 +114,7 @@ __device__ void consumeRows(const HopperBackward& args, const BackwardShared<dim
 #pragma unroll
       for (int e = 0; e < 4; e++) {
         const int r = row + 8 * j + column + e % 2;
-        const bool hidden = edge && (key + e / 2 * 8 > r || r >= work.rows);
+        const bool hidden = edge && (!inWindow(key + e / 2 * 8, r, window) || r >= work.rows);
         s[j][e] = hidden ? 0 : exp2Fast(s[j][e] * scale - stats[e % 2].lse);
       }
     }
@@ -147,9 +150,14 @@ __global__ void __launch_bounds__(hopperThreads, 1) backwardKeysSm90(const __gri
   if (found.sequence < 0) return;
   const int size = args.op.shape.size, heads = ceilDiv(size, args.parts), kvHead = blockIdx.x;
   const int firstHead = min(size, static_cast<int>(blockIdx.z) * heads), first = bounds[found.sequence];
-  const KeysWork work{
-      kvHead, kvHead * size + firstHead,         kvHead * size + min(size, firstHead + heads), found.tile * blockRows,
-      first,  bounds[found.sequence + 1] - first};
+  const int rows = bounds[found.sequence + 1] - first, firstKey = found.tile * blockRows;
+  const KeysWork work{kvHead,
+                      kvHead * size + firstHead,
+                      kvHead * size + min(size, firstHead + heads),
+                      firstKey,
+                      first,
+                      rows,
+                      min(rows, firstKey + blockRows - 1 + args.op.shape.window)};
   if (threadIdx.x == 0) shared.initialize();
   __syncthreads();
   const int warpgroup = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
@@ -191,7 +199,7 @@ __device__ void startScores(float (&c)[8][4], uint32_t (&a)[dim / 16][4], uint32
 
 template <int dim>
 __device__ void consumeKeys(const HopperBackward& args, const BackwardShared<dim>& shared, int head, int firstRow,
-                            int firstToken, int rows, int tiles, int consumer) {
+                            int firstToken, int rows, int firstTile, int endTile, int consumer) {
   const float scale = args.op.shape.scaleLog2;
   const int warpRow = threadIdx.x % 128 / 32 * 16, row = firstRow + consumer * 64 + warpRow + threadIdx.x % 32 / 4;
   RowStats stats[2];
@@ -210,7 +218,7 @@ __device__ void consumeKeys(const HopperBackward& args, const BackwardShared<dim
   float s[8][4], dp[8][4], dq[dim / 8][4] = {};
   LeftOperand<64> ds;
   int stage = 0, parity = 0, previous = -1;
-  for (int tile = 0; tile < tiles; tile++, nextStage<BackwardShared<dim>::stages>(stage, parity)) {
+  for (int tile = firstTile; tile < endTile; tile++, nextStage<BackwardShared<dim>::stages>(stage, parity)) {
     if (previous >= 0) startProduct<dim, 64>(dq, ds, shared.passing(previous, 0));
     barrierWait(shared.full(stage), parity);
     startScores<dim>(s, q, shared.passing(stage, 0));
@@ -224,7 +232,8 @@ __device__ void consumeKeys(const HopperBackward& args, const BackwardShared<dim
 #pragma unroll
       for (int e = 0; e < 4; e++) {
         const int key = tile * 64 + 8 * j + threadIdx.x % 4 * 2 + e % 2;
-        s[j][e] = key > row + e / 2 * 8 ? 0 : exp2Fast(s[j][e] * scale - stats[e / 2].lse);
+        const bool seen = inWindow(key, row + e / 2 * 8, args.op.shape.window);
+        s[j][e] = seen ? exp2Fast(s[j][e] * scale - stats[e / 2].lse) : 0;
       }
     }
     wgmmaWait<0>();
@@ -253,7 +262,8 @@ __global__ void __launch_bounds__(hopperThreads, 1) backwardRowsSm90(const __gri
   const int head = blockIdx.x, firstToken = args.op.bounds[found.sequence],
             rows = args.op.bounds[found.sequence + 1] - firstToken;
   const int firstRow = (found.tiles - 1 - found.tile) * blockRows;  // the longest first
-  const int tiles = ceilDiv(min(rows, firstRow + blockRows), 64);
+  const int firstTile = max(0, firstRow + 1 - args.op.shape.window) / 64;
+  const int endTile = ceilDiv(min(rows, firstRow + blockRows), 64);
   if (threadIdx.x == 0) shared.initialize();
   __syncthreads();
   const int warpgroup = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
@@ -262,13 +272,13 @@ __global__ void __launch_bounds__(hopperThreads, 1) backwardRowsSm90(const __gri
     if (threadIdx.x > 0) return;
     shared.loadKept(args.q, args.dy, head, firstToken + firstRow);
     int stage = 0, parity = 0;
-    for (int tile = 0; tile < tiles; tile++, nextStage<BackwardShared<dim>::stages>(stage, parity)) {
+    for (int tile = firstTile; tile < endTile; tile++, nextStage<BackwardShared<dim>::stages>(stage, parity)) {
       barrierWait(shared.empty(stage), parity ^ 1);
       shared.loadPassing(args.k, args.v, head / args.op.shape.size, firstToken + tile * 64, stage);
     }
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
-    consumeKeys(args, shared, head, firstRow, firstToken, rows, tiles, warpgroup - 1);
+    consumeKeys(args, shared, head, firstRow, firstToken, rows, firstTile, endTile, warpgroup - 1);
   }
 #endif
 }

@@ -15,15 +15,17 @@ constexpr float infinity = std::numeric_limits<float>::infinity();
 
 float scoreScale(int64_t headDim) { return static_cast<float>(1 / std::sqrt(static_cast<double>(headDim))); }
 
-// One row of the online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867): scores become exp(score - largest),
-// zero from `visible` on, and the sum and the output so far are brought to the new largest score.
-LORAM_CLONES void softmaxRow(float* scores, int64_t visible, float& largest, double& sum, float* y, int64_t width) {
-  std::fill(scores + visible, scores + keysPerTile, 0.0f);
-  if (visible == 0) return;
-  const float previous = largest, now = std::max(previous, simd::max(scores, visible));
-  for (int64_t j = 0; j < visible; j++) scores[j] = simd::exp(scores[j] - now);
+// One row of the online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867): scores of `visible` become exp(score -
+// largest), all others zero, and the sum and the output so far are brought to the new largest score.
+LORAM_CLONES void softmaxRow(float* scores, Columns visible, float& largest, double& sum, float* y, int64_t width) {
+  visible.clearOthers(scores);
+  const int64_t count = visible.end - visible.begin;
+  if (count == 0) return;
+  scores += visible.begin;
+  const float previous = largest, now = std::max(previous, simd::max(scores, count));
+  for (int64_t j = 0; j < count; j++) scores[j] = simd::exp(scores[j] - now);
   const float shrink = simd::exp(previous - now);
-  sum = sum * shrink + simd::sum(visible, [&](int64_t j) { return static_cast<double>(scores[j]); });
+  sum = sum * shrink + simd::sum(count, [&](int64_t j) { return static_cast<double>(scores[j]); });
   largest = now;
   for (int64_t j = 0; j < width; j++) y[j] *= shrink;
 }
@@ -47,8 +49,9 @@ class ForwardTile {
     std::fill(y_.begin(), y_.end(), 0.0f);
     std::fill_n(largest_, rows, -infinity);
     std::fill_n(sum_, rows, 0.0);
-    const int64_t end = group.visible(firstRow + rows - 1);
-    for (int64_t first = 0; first < end; first += keysPerTile) {
+    const int64_t begin = group.firstVisible(firstRow) / keysPerTile * keysPerTile;
+    const int64_t end = group.endVisible(firstRow + rows - 1);
+    for (int64_t first = begin; first < end; first += keysPerTile) {
       keyTile(group, firstRow, rows, first, std::min(keysPerTile, end - first));
     }
     for (int64_t r = 0; r < rows; r++) {
@@ -69,8 +72,8 @@ class ForwardTile {
     multiply(rows, padded(keys), op_.headDim, {q_.data(), width_, 1}, kTransposed_.data(), keysPerTile, p_,
              keysPerTile);
     for (int64_t r = 0; r < rows; r++) {
-      const int64_t visible = std::clamp<int64_t>(group.visible(firstRow + r) - firstKey, 0, keysPerTile);
-      softmaxRow(p_ + r * keysPerTile, visible, largest_[r], sum_[r], y_.data() + r * width_, width_);
+      softmaxRow(p_ + r * keysPerTile, Columns(group, firstRow + r, firstKey), largest_[r], sum_[r],
+                 y_.data() + r * width_, width_);
     }
     multiply(rows, width_, keys, {p_, keysPerTile, 1}, v_.data(), width_, y_.data(), width_);
   }
@@ -82,15 +85,15 @@ class ForwardTile {
   double sum_[rowsPerTile];
 };
 
-// One row of backward: scores become p = exp(score - lse) and dp becomes ds = p * (dp - delta), both zero from
-// `visible` on.
-LORAM_CLONES void scoreGradientRow(float* scores, float* dp, int64_t visible, float lse, float delta) {
-  for (int64_t j = 0; j < visible; j++) {
+// One row of backward: scores become p = exp(score - lse) and dp becomes ds = p * (dp - delta), both zero but for
+// `visible`.
+LORAM_CLONES void scoreGradientRow(float* scores, float* dp, Columns visible, float lse, float delta) {
+  for (int64_t j = visible.begin; j < visible.end; j++) {
     scores[j] = simd::exp(scores[j] - lse);
     dp[j] = scores[j] * (dp[j] - delta);
   }
-  std::fill(scores + visible, scores + keysPerTile, 0.0f);
-  std::fill(dp + visible, dp + keysPerTile, 0.0f);
+  visible.clearOthers(scores);
+  visible.clearOthers(dp);
 }
 
 LORAM_CLONES double dot(int64_t n, const float* a, const float* b) {
@@ -134,8 +137,9 @@ class BackwardGroup {
     loadTransposed(vTransposed_.data(), keysPerTile, keys, op_.headDim, vRow);
     std::fill(dk_.begin(), dk_.end(), 0.0f);
     std::fill(dv_.begin(), dv_.end(), 0.0f);
-    // Key `first` is hidden from the queries before it.
-    for (int64_t row = first * group_.size; row < group_.rows; row += rowsPerTile) rowTile(first, row);
+    // The keys are hidden from the queries before the first of them, and from those a window after the last.
+    const int64_t end = std::min(group_.rows, (first + keys - 1 + group_.window) * group_.size);
+    for (int64_t row = first * group_.size; row < end; row += rowsPerTile) rowTile(first, row);
     for (int64_t j = 0; j < keys; j++) {
       std::copy_n(dk_.data() + j * width_, op_.headDim, op_.dk.as<float>() + group_.key(first + j));
       std::copy_n(dv_.data() + j * width_, op_.headDim, op_.dv.as<float>() + group_.key(first + j));
@@ -144,18 +148,15 @@ class BackwardGroup {
 
   void rowTile(int64_t firstKey, int64_t firstRow) {
     const int64_t rows = std::min(rowsPerTile, group_.rows - firstRow);
-    const auto visible = [&](int64_t r) {
-      return std::clamp<int64_t>(group_.visible(firstRow + r) - firstKey, 0, keysPerTile);
-    };
-    const int64_t keys = visible(rows - 1);
+    const int64_t keys = Columns(group_, firstRow + rows - 1, firstKey).end;
     const float *q = q_.data() + firstRow * width_, *dy = dy_.data() + firstRow * width_;
     std::fill_n(p_, rows * keysPerTile, 0.0f);
     std::fill_n(ds_, rows * keysPerTile, 0.0f);
     multiply(rows, padded(keys), op_.headDim, {q, width_, 1}, kTransposed_.data(), keysPerTile, p_, keysPerTile);
     multiply(rows, padded(keys), op_.headDim, {dy, width_, 1}, vTransposed_.data(), keysPerTile, ds_, keysPerTile);
     for (int64_t r = 0; r < rows; r++) {
-      scoreGradientRow(p_ + r * keysPerTile, ds_ + r * keysPerTile, visible(r), lse_[firstRow + r],
-                       delta_[firstRow + r]);
+      scoreGradientRow(p_ + r * keysPerTile, ds_ + r * keysPerTile, Columns(group_, firstRow + r, firstKey),
+                       lse_[firstRow + r], delta_[firstRow + r]);
     }
     multiply(keys, width_, rows, {p_, 1, keysPerTile}, dy, width_, dv_.data(), width_);
     multiply(keys, width_, rows, {ds_, 1, keysPerTile}, q, width_, dk_.data(), width_);
@@ -177,7 +178,7 @@ void cpu(const Attention& op) {
   const int64_t sequences = op.queryBounds.elements() - 1, kvHeads = op.k.columns() / op.headDim;
   std::vector<RowTile> tiles;
   const auto groupOf = [&](int64_t sequence, int64_t kvHead) {
-    return Group(op.q, op.k, op.headDim, queryBounds, keyBounds, sequence, kvHead);
+    return Group(op.q, op.k, op.headDim, op.window, queryBounds, keyBounds, sequence, kvHead);
   };
   for (int64_t s = 0; s < sequences; s++) {
     for (int64_t h = 0; h < kvHeads; h++) {
@@ -195,7 +196,7 @@ void cpu(const AttentionBackward& op) {
   const int32_t* bounds = op.bounds.as<int32_t>();
   const int64_t sequences = op.bounds.elements() - 1, kvHeads = op.k.columns() / op.headDim;
   parallelFor(sequences * kvHeads, [&](int64_t i) {
-    const Group group(op.q, op.k, op.headDim, bounds, bounds, i / kvHeads, i % kvHeads);
+    const Group group(op.q, op.k, op.headDim, op.window, bounds, bounds, i / kvHeads, i % kvHeads);
     BackwardGroup(op, group).run();
   });
 }

@@ -76,7 +76,7 @@ void queueBackwardSm90(const Backward& op, cudaStream_t stream) {
 
 void cuda(const Attention& op, cudaStream_t stream) {
   const Bf16Operand q(op.q, stream), k(op.k, stream), v(op.v, stream);
-  const Shape shape(op.headDim, op.queryBounds, op.q, op.k);
+  const Shape shape(op.headDim, op.window, op.queryBounds, op.q, op.k);
   const int tokens = q->rows, kvHeads = shape.queryHeads / shape.size, processors = multiprocessors();
   Forward forward{shape,
                   heads(q),
@@ -96,7 +96,7 @@ void cuda(const Attention& op, cudaStream_t stream) {
     return queueForward<2>(forward, tokens, kvHeads, stream);
   }
   const int blocks = std::max(ceilDiv(tokens * shape.size, 16 * warps), shape.sequences) * kvHeads;
-  const int keys = ceilDiv(k->rows, shape.sequences);
+  const int keys = std::min(ceilDiv(k->rows, shape.sequences), shape.window);
   forward.splits = std::clamp(ceilDiv(keys, 4 * keysPerTile), 1, std::max(1, 2 * processors / blocks));
   if (forward.splits == 1) return queueForward<1>(forward, tokens, kvHeads, stream);
   const int64_t lines = int64_t{forward.splits} * tokens;
@@ -109,7 +109,7 @@ void cuda(const Attention& op, cudaStream_t stream) {
 
 void cuda(const AttentionBackward& op, cudaStream_t stream) {
   const Bf16Operand dy(op.dy, stream), q(op.q, stream), k(op.k, stream), v(op.v, stream), y(op.y, stream);
-  const Shape shape(op.headDim, op.bounds, op.q, op.k);
+  const Shape shape(op.headDim, op.window, op.bounds, op.q, op.k);
   const int64_t lines = int64_t{q->rows} * shape.queryHeads;
   const unsigned kvHeads = shape.queryHeads / shape.size;
   Scratch<RowStats> stats(lines, stream);

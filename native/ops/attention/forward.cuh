@@ -1,4 +1,4 @@
-// y = softmax(scale * q * k^T + causal mask) * v for packed sequences, FlashAttention-2 (arXiv 2307.08691)
+// y = softmax(scale * q * k^T + causal mask, or window of it) * v for packed sequences, FlashAttention-2 (arXiv 2307.08691)
 // Tile     64 or 128 rows (16 or 32 a warp) against tiles of 64 keys, k and v double-buffered: 96 KB of shared memory
 //          at headDim 128 with 128 rows; scores and y stay in registers
 // Blocks   one for a tile of rows of one kv head; where those are few (decoding) the keys are split over blockIdx.z,
@@ -71,11 +71,11 @@ __device__ void mask(float (&s)[mTiles][columns][4], const Group& group, int fir
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const int row = min(group.rows - 1, firstRow + 16 * i + 8 * half + lane / 4);
-      const int visible = group.visible(row) - firstKey - lane % 4 * 2;
+      const int last = group.endVisible(row) - 1 - firstKey - lane % 4 * 2;
 #pragma unroll
       for (int j = 0; j < columns; j++) {
-        if (8 * j >= visible) s[i][j][2 * half] = -INFINITY;
-        if (8 * j + 1 >= visible) s[i][j][2 * half + 1] = -INFINITY;
+        if (!inWindow(8 * j, last, group.window)) s[i][j][2 * half] = -INFINITY;
+        if (!inWindow(8 * j + 1, last, group.window)) s[i][j][2 * half + 1] = -INFINITY;
       }
     }
   }
@@ -90,9 +90,10 @@ __global__ void __launch_bounds__(threads) forward(const Forward op) {
   if (work.sequence < 0) return;
   const Group group(op.shape, op.queryBounds, op.keyBounds, work.sequence, blockIdx.y);
   const int firstRow = (work.tiles - 1 - work.tile) * rows;  // the longest first
-  const int end = group.visible(min(group.rows, firstRow + rows) - 1);
-  const int tilesOfPart = ceilDiv(ceilDiv(end, keysPerTile), op.splits);
-  const int firstTile = blockIdx.z * tilesOfPart, lastTile = min(ceilDiv(end, keysPerTile), firstTile + tilesOfPart);
+  const int lastRow = min(group.rows, firstRow + rows) - 1, endTile = ceilDiv(group.endVisible(lastRow), keysPerTile);
+  const int beginTile = group.firstVisible(firstRow) / keysPerTile;
+  const int tilesOfPart = ceilDiv(endTile - beginTile, op.splits);
+  const int firstTile = beginTile + blockIdx.z * tilesOfPart, lastTile = min(endTile, firstTile + tilesOfPart);
 
   const auto loadKeys = [&](int tile) {
     if (tile < lastTile) {
@@ -121,7 +122,9 @@ __global__ void __launch_bounds__(threads) forward(const Forward op) {
       const int firstKey = tile * keysPerTile + first;
       float s[mTiles][columns / 8][4] = {};
       multiplyTransposed<dim, rows, keysPerTile, mTiles, columns>(s, qTile, warpRow, kTile, first);
-      if (firstKey + columns > group.visible(firstRow)) mask(s, group, firstRow + warpRow, firstKey);
+      if (firstKey + columns > group.endVisible(firstRow) || firstKey < group.firstVisible(lastRow)) {
+        mask(s, group, firstRow + warpRow, firstKey);
+      }
       float shrink[mTiles][2];
 #pragma unroll
       for (int i = 0; i < mTiles; i++) softmax[i].exponentiate(s[i], op.shape.scaleLog2, shrink[i]);

@@ -68,14 +68,14 @@ __device__ void loadForward(const HopperForward& args, const ForwardShared<dim>&
   }
 }
 
-// Hides the keys from `visible[half]` on from rows g and g + 8, in a tile that begins at firstKey.
+// Hides the keys that rows g and g + 8, of which last[half] are the last keys, do not see, in a tile that begins at firstKey.
 template <int columns>
-__device__ void maskRows(float (&s)[columns][4], const int (&visible)[2], int firstKey) {
+__device__ void maskRows(float (&s)[columns][4], const int (&last)[2], int window, int firstKey) {
 #pragma unroll
   for (int j = 0; j < columns; j++) {
 #pragma unroll
     for (int e = 0; e < 4; e++) {
-      if (firstKey + 8 * j + threadIdx.x % 4 * 2 + e % 2 >= visible[e / 2]) s[j][e] = -INFINITY;
+      if (!inWindow(firstKey + 8 * j + threadIdx.x % 4 * 2 + e % 2, last[e / 2], window)) s[j][e] = -INFINITY;
     }
   }
 }
@@ -85,13 +85,16 @@ __device__ void consumeForward(const Forward& op, const ForwardShared<dim>& shar
                                int consumer) {
   using Shared = ForwardShared<dim>;
   const int row = consumer * consumerRows + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;  // of the tile
-  const int hidden = work.keys - work.rows + work.firstRow + 1;  // row r of the tile sees r + hidden keys
-  const int visible[2] = {row + hidden, row + 8 + hidden};
+  const int ahead = work.keys - work.rows + work.firstRow;  // the last key of row r of the tile is r + ahead
+  const int last[2] = {row + ahead, row + 8 + ahead};
   float s[Shared::keys / 8][4], y[dim / 8][4] = {}, shrink[2];
   LeftOperand<Shared::keys> p;
   Softmax softmax;
   const auto mask = [&](int tile) {
-    if ((tile + 1) * Shared::keys > consumer * consumerRows + hidden) maskRows(s, visible, tile * Shared::keys);
+    const int first = tile * Shared::keys, least = consumer * consumerRows + ahead;
+    if (first + Shared::keys - 1 > least || least + consumerRows - 1 - first >= op.shape.window) {
+      maskRows(s, last, op.shape.window, first);
+    }
   };
 
   int stage = 0, parity = 0;
@@ -158,6 +161,9 @@ __global__ void __launch_bounds__(hopperThreads, 1) forwardSm90(const __grid_con
   work.firstRow = (found.tiles - 1 - found.tile) * blockRows;  // the longest first
   work.firstToken = op.queryBounds[found.sequence] + work.firstRow;
   work.firstKey = op.keyBounds[found.sequence];
+  const int hidden = max(0, work.keys - work.rows + work.firstRow + 1 - op.shape.window);  // from all rows of the tile
+  const int skipped = hidden / ForwardShared<dim>::keys * ForwardShared<dim>::keys;
+  work.keys -= skipped, work.firstKey += skipped;
   work.tiles = ceilDiv(min(work.rows, work.firstRow + blockRows) + work.keys - work.rows, ForwardShared<dim>::keys);
 
   if (threadIdx.x == 0) shared.initialize();

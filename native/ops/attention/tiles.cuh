@@ -3,6 +3,8 @@
 // The queries of all heads that read one kv head are the rows of one matrix: row r is query r / size, head r % size. So
 // a tile of keys serves a whole group of heads, and a single query while decoding still fills a tile with several rows.
 #pragma once
+#include <algorithm>
+
 #include "../../cuda/bf16Matrix.cuh"
 #include "../../cuda/mma.cuh"
 #include "../../cuda/pipeline.cuh"
@@ -43,23 +45,28 @@ inline Heads heads(const Bf16Operand& matrix) {
   return {const_cast<__nv_bfloat16*>(matrix->data), DType::bf16, matrix->pitch};
 }
 
+// More keys than there are, and so few that sums with it do not overflow.
+constexpr int64_t endlessWindow = int64_t{1} << 30;
+
 struct Shape {
   int headDim, sequences, queryHeads, size;  // `size` query heads read one kv head
+  int window;                                // how many keys a query sees
   float scaleLog2;                           // of a score, for exp2
   uint64_t magic;                            // r / size = r * magic >> 32
 
-  Shape(int64_t headDim, const Tensor& bounds, const Tensor& q, const Tensor& k)
+  Shape(int64_t headDim, int64_t window, const Tensor& bounds, const Tensor& q, const Tensor& k)
       : headDim(static_cast<int>(headDim)),
         sequences(static_cast<int>(bounds.elements()) - 1),
         queryHeads(static_cast<int>(q.columns() / headDim)),
         size(static_cast<int>(q.columns() / k.columns())),
+        window(static_cast<int>(window > 0 ? std::min(window, endlessWindow) : endlessWindow)),
         scaleLog2(static_cast<float>(log2e / std::sqrt(static_cast<double>(headDim)))),
         magic(((uint64_t{1} << 32) + size - 1) / size) {}
 };
 
 // One kv head in one sequence.
 struct Group {
-  int rows, keys, firstQuery, firstKey, firstHead, kvHead, size, headDim, visibleToFirst;
+  int rows, keys, firstQuery, firstKey, firstHead, kvHead, size, headDim, window, visibleToFirst;
   uint64_t magic;
 
   __device__ Group(const Shape& shape, const int32_t* queryBounds, const int32_t* keyBounds, int sequence, int kvHead)
@@ -71,6 +78,7 @@ struct Group {
         kvHead(kvHead),
         size(shape.size),
         headDim(shape.headDim),
+        window(shape.window),
         magic(shape.magic) {
     visibleToFirst = keys - query(rows) + 1;
   }
@@ -78,8 +86,9 @@ struct Group {
   __device__ int query(int r) const { return static_cast<int>(r * magic >> 32); }
   __device__ int token(int r) const { return firstQuery + query(r); }
   __device__ int head(int r) const { return firstHead + r - query(r) * size; }
-  // How many keys, from the first, row r sees: the ends of queries and keys are aligned.
-  __device__ int visible(int r) const { return query(r) + visibleToFirst; }
+  // Row r sees the keys [firstVisible(r), endVisible(r)): the ends of queries and keys are aligned.
+  __device__ int endVisible(int r) const { return query(r) + visibleToFirst; }
+  __device__ int firstVisible(int r) const { return max(0, endVisible(r) - window); }
 
   __device__ const __nv_bfloat16* row(const Heads& x, int r) const {
     return r < rows ? x.row(token(r), head(r), headDim) : nullptr;
@@ -88,6 +97,11 @@ struct Group {
     return j < keys ? x.row(firstKey + j, kvHead, headDim) : nullptr;
   }
 };
+
+// Whether a row of which `last` is the last key sees `key`: last - window < key <= last.
+__device__ inline bool inWindow(int key, int last, int window) {
+  return static_cast<unsigned>(last - key) < static_cast<unsigned>(window);
+}
 
 struct Work {
   int sequence, tile, tiles;  // of the sequence

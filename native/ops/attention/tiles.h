@@ -21,15 +21,16 @@ inline int64_t padded(int64_t width) { return (width + 2 * lanes - 1) / (2 * lan
 // The queries of all heads that read one kv head are the rows of one matrix: row r is query r / group, head r % group.
 // So its keys are loaded once, and a single query while decoding still fills a tile with several rows.
 struct Group {
-  int64_t size, headDim, rows, keys;
+  int64_t size, headDim, rows, keys, window;
   int64_t firstQuery, firstKey, queryStride, keyStride, queryHead, keyHead;
 
-  Group(const Tensor& q, const Tensor& k, int64_t headDim, const int32_t* queryBounds, const int32_t* keyBounds,
-        int64_t sequence, int64_t kvHead)
+  Group(const Tensor& q, const Tensor& k, int64_t headDim, int64_t window, const int32_t* queryBounds,
+        const int32_t* keyBounds, int64_t sequence, int64_t kvHead)
       : size(q.columns() / k.columns()),
         headDim(headDim),
         rows((queryBounds[sequence + 1] - queryBounds[sequence]) * size),
         keys(keyBounds[sequence + 1] - keyBounds[sequence]),
+        window(window > 0 ? window : keys),
         firstQuery(queryBounds[sequence]),
         firstKey(keyBounds[sequence]),
         queryStride(q.columns()),
@@ -42,8 +43,24 @@ struct Group {
   int64_t key(int64_t j) const { return (firstKey + j) * keyStride + keyHead * headDim; }
   // Where row r lies in lse [Tq, nh].
   int64_t head(int64_t r) const { return (firstQuery + r / size) * (queryStride / headDim) + queryHead + r % size; }
-  // How many keys, from the first, row r sees: the ends of queries and keys are aligned.
-  int64_t visible(int64_t r) const { return r / size + 1 + keys - rows / size; }
+  // Row r sees the keys [firstVisible(r), endVisible(r)): the ends of queries and keys are aligned.
+  int64_t endVisible(int64_t r) const { return r / size + 1 + keys - rows / size; }
+  int64_t firstVisible(int64_t r) const { return std::max<int64_t>(0, endVisible(r) - window); }
+};
+
+// Those of a tile's columns that stand for keys which a row sees.
+struct Columns {
+  int64_t begin, end;
+
+  Columns(const Group& group, int64_t row, int64_t firstKey)
+      : begin(std::clamp<int64_t>(group.firstVisible(row) - firstKey, 0, keysPerTile)),
+        end(std::clamp<int64_t>(group.endVisible(row) - firstKey, 0, keysPerTile)) {}
+
+  // Zero in all others.
+  void clearOthers(float* row) const {
+    std::fill(row, row + begin, 0.0f);
+    std::fill(row + end, row + keysPerTile, 0.0f);
+  }
 };
 
 // tile[r] = scale * source(r) for r < count; zero in the other rows and beyond headDim columns.

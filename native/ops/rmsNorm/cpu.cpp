@@ -24,15 +24,15 @@ LORAM_CLONES void backwardRow(int64_t dim, const float* dy, const float* x, cons
 }  // namespace
 
 void cpu(const RmsNorm& op) {
-  const int64_t dim = op.x.columns();
+  const int64_t dim = op.weight.elements();
   const float *x = op.x.as<float>(), *weight = op.weight.as<float>();
   float *y = op.y.as<float>(), *rstd = op.rstd.as<float>();
   const auto row = [&](int64_t i) { forwardRow(dim, x + i * dim, weight, y + i * dim, rstd + i, op.eps); };
-  parallelFor(op.x.rows(), row, rowGrain(dim));
+  parallelFor(op.rstd.elements(), row, rowGrain(dim));
 }
 
 void cpu(const RmsNormBackward& op) {
-  const int64_t rows = op.x.rows(), dim = op.x.columns();
+  const int64_t rows = op.rstd.elements(), dim = op.weight.elements();
   const float *dy = op.dy.as<float>(), *x = op.x.as<float>(), *weight = op.weight.as<float>(),
               *rstd = op.rstd.as<float>();
   float* dx = op.dx.as<float>();

@@ -1,4 +1,6 @@
-// One block a row, which it reads twice: the second time from cache. Sums in f32. Bound by memory.
+// One block a vector, which it reads twice: the second time from cache. Sums in f32. Bound by memory.
+#include <algorithm>
+
 #include "../../cuda/reduce.cuh"
 #include "../../cuda/vector.cuh"
 #include "../ops.h"
@@ -6,68 +8,79 @@
 namespace loram {
 namespace {
 
-constexpr int threads = 256;
+constexpr int maxThreads = 256;
 
-// Calls body(column, left) for the vectors of a row that this thread takes.
+// Calls body(column, i, left) for the pieces of a vector that this thread takes: from `i` on, at `column` of its row.
 template <int width, class Body>
-__device__ void eachVector(int64_t columns, Body body) {
-  for (int64_t column = threadIdx.x * width; column < columns; column += threads * width) {
-    body(column, columns - column);
-  }
+__device__ void eachPiece(int64_t dim, Body body) {
+  for (int64_t i = threadIdx.x * width; i < dim; i += blockDim.x * width) body(blockIdx.y * dim + i, i, dim - i);
 }
 
 template <class T>
-__global__ void __launch_bounds__(threads)
-    forward(Matrix<T> x, const float* weight, Matrix<T> y, float* rstd, float eps) {
+__global__ void __launch_bounds__(maxThreads)
+    forward(int64_t dim, Matrix<T> x, const float* weight, Matrix<T> y, float* rstd, float eps) {
   constexpr int width = vectorWidth<T>;
-  const int64_t row = blockIdx.x, dim = x.columns;
+  const int64_t row = blockIdx.x;
   float squares = 0;
-  eachVector<width>(dim, [&](int64_t column, int64_t left) {
+  eachPiece<width>(dim, [&](int64_t column, int64_t, int64_t left) {
     const auto values = loadFloats<width>(x.at(row, column), left);
 #pragma unroll
-    for (int i = 0; i < width; i++) squares += values[i] * values[i];
+    for (int k = 0; k < width; k++) squares += values[k] * values[k];
   });
   const float r = 1 / sqrtf(blockSum(squares) / dim + eps);
-  eachVector<width>(dim, [&](int64_t column, int64_t left) {
+  eachPiece<width>(dim, [&](int64_t column, int64_t i, int64_t left) {
     auto values = loadFloats<width>(x.at(row, column), left);
-    const auto w = load<width>(weight + column, left);
+    const auto w = load<width>(weight + i, left);
 #pragma unroll
-    for (int i = 0; i < width; i++) values[i] *= r * w[i];
+    for (int k = 0; k < width; k++) values[k] *= r * w[k];
     storeFloats(y.at(row, column), left, values);
   });
-  if (threadIdx.x == 0) rstd[row] = r;
+  if (threadIdx.x == 0) rstd[row * gridDim.y + blockIdx.y] = r;
 }
 
 template <class T>
-__global__ void __launch_bounds__(threads)
-    backward(Matrix<T> dy, Matrix<T> x, const float* weight, const float* rstd, Matrix<T> dx) {
+__global__ void __launch_bounds__(maxThreads)
+    backward(int64_t dim, Matrix<T> dy, Matrix<T> x, const float* weight, const float* rstd, Matrix<T> dx) {
   constexpr int width = vectorWidth<T>;
-  const int64_t row = blockIdx.x, dim = x.columns;
-  const float r = rstd[row];
+  const int64_t row = blockIdx.x;
+  const float r = rstd[row * gridDim.y + blockIdx.y];
   float dot = 0;
-  eachVector<width>(dim, [&](int64_t column, int64_t left) {
+  eachPiece<width>(dim, [&](int64_t column, int64_t i, int64_t left) {
     const auto d = loadFloats<width>(dy.at(row, column), left), values = loadFloats<width>(x.at(row, column), left);
-    const auto w = load<width>(weight + column, left);
+    const auto w = load<width>(weight + i, left);
 #pragma unroll
-    for (int i = 0; i < width; i++) dot += d[i] * w[i] * (values[i] * r);
+    for (int k = 0; k < width; k++) dot += d[k] * w[k] * (values[k] * r);
   });
   const float mean = blockSum(dot) / dim;
-  eachVector<width>(dim, [&](int64_t column, int64_t left) {
+  eachPiece<width>(dim, [&](int64_t column, int64_t i, int64_t left) {
     const auto d = loadFloats<width>(dy.at(row, column), left), values = loadFloats<width>(x.at(row, column), left);
-    const auto w = load<width>(weight + column, left);
+    const auto w = load<width>(weight + i, left);
     auto sum = loadFloats<width>(dx.at(row, column), left);
 #pragma unroll
-    for (int i = 0; i < width; i++) sum[i] += r * (d[i] * w[i] - values[i] * r * mean);
+    for (int k = 0; k < width; k++) sum[k] += r * (d[k] * w[k] - values[k] * r * mean);
     storeFloats(dx.at(row, column), left, sum);
   });
+}
+
+// A block for each vector, of no more warps than it can feed.
+template <class T, class... Parameters, class... Arguments>
+void launchForVectors(void (*kernel)(int64_t, Matrix<T>, Parameters...), const Tensor& x, int64_t dim,
+                      cudaStream_t stream, Arguments... arguments) {
+  const auto warps =
+      static_cast<unsigned>(std::min<int64_t>(ceilDiv<int64_t>(dim, 32 * vectorWidth<T>), maxThreads / 32));
+  launch(kernel, dim3(x.rows(), x.columns() / dim), 32 * warps, stream, dim, arguments...);
 }
 
 template <class T>
 void addGradWeight(const RmsNormBackward& op, cudaStream_t stream) {
   const Matrix<T> dy(op.dy), x(op.x);
   const float* rstd = op.rstd.as<float>();
-  addColumnSums(x.rows, x.columns, op.dweight.as<float>(), stream, [=] __device__(int64_t row, int64_t column) {
-    return static_cast<double>(float(*dy.at(row, column)) * (float(*x.at(row, column)) * rstd[row]));
+  const auto dim = op.weight.elements();
+  const auto groups = static_cast<uint32_t>(x.columns / dim);
+  addColumnSums(op.rstd.elements(), dim, op.dweight.as<float>(), stream, [=] __device__(int64_t vector, int64_t i) {
+    const uint32_t row = static_cast<uint32_t>(vector) / groups;
+    const int64_t column = (vector - row * groups) * dim + i;
+    return static_cast<double>(float(*dy.at(row, column)) * (float(*x.at(row, column)) * rstd[vector]));
   });
 }
 
@@ -76,16 +89,16 @@ void addGradWeight(const RmsNormBackward& op, cudaStream_t stream) {
 void cuda(const RmsNorm& op, cudaStream_t stream) {
   forFloat(op.x.dtype, [&](auto type) {
     using T = decltype(type);
-    launch(forward<T>, op.x.rows(), threads, stream, Matrix<T>(op.x), op.weight.as<float>(), Matrix<T>(op.y),
-           op.rstd.as<float>(), op.eps);
+    launchForVectors(forward<T>, op.x, op.weight.elements(), stream, Matrix<T>(op.x), op.weight.as<float>(),
+                     Matrix<T>(op.y), op.rstd.as<float>(), op.eps);
   });
 }
 
 void cuda(const RmsNormBackward& op, cudaStream_t stream) {
   forFloat(op.x.dtype, [&](auto type) {
     using T = decltype(type);
-    launch(backward<T>, op.x.rows(), threads, stream, Matrix<T>(op.dy), Matrix<T>(op.x), op.weight.as<float>(),
-           op.rstd.as<float>(), Matrix<T>(op.dx));
+    launchForVectors(backward<T>, op.x, op.weight.elements(), stream, Matrix<T>(op.dy), Matrix<T>(op.x),
+                     op.weight.as<float>(), op.rstd.as<float>(), Matrix<T>(op.dx));
     if (op.dweight) addGradWeight<T>(op, stream);
   });
 }
