@@ -46,7 +46,13 @@ export const families: Readonly<Record<ModelType, Family>> = {
   },
   qwen3: {
     fixed: { hidden_act: 'silu', attention_bias: false },
-    defaults: { ropeTheta: 10_000, rmsNormEps: 1e-6, maxPositionEmbeddings: 32_768, numKeyValueHeads: 32, headDim: 128 },
+    defaults: {
+      ropeTheta: 10_000,
+      rmsNormEps: 1e-6,
+      maxPositionEmbeddings: 32_768,
+      numKeyValueHeads: 32,
+      headDim: 128,
+    },
     attentionBias: false,
     headNorms: true,
     slidingWindow: 'byLayer',

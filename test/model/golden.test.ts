@@ -7,7 +7,7 @@ import { onEveryDevice, readGolden } from '../ops/support.ts'
 import { expectGolden, forwardLogits, loadDirectory, rowsOf, testArena, unpad } from './support.ts'
 
 onEveryDevice('golden models', (device) => {
-  describe.each(['llama2', 'llama3', 'llama3-tied'])('%s', (name) => {
+  describe.each(['llama2', 'llama3', 'llama3-tied', 'mistral', 'qwen2', 'qwen3'])('%s', (name) => {
     const model = loadDirectory(goldenPath('models', name), device)
     const golden = readGolden('models', name, 'golden.safetensors')
     const { vocabSize } = model.config

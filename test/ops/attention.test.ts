@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { afterEach, describe, expect, test } from 'vitest'
 import { attention, attentionBackward } from '../../src/native/attention.ts'
+import { metaDevice } from '../../src/tensor/device.ts'
 import { type Tensor, tensorFrom } from '../../src/tensor/tensor.ts'
 import { attentionInDoubles, boundsOf, type Heads } from './attentionInDoubles.ts'
 import { guarded } from './guarded.ts'
@@ -50,33 +51,35 @@ onEveryDevice('attention', (plain) => {
     }
   }
 
+  // Windows shorter than a tile, its length, longer, and longer than any sequence; lengths that Hopper's kernels take too.
   const cases = [
-    { heads: { query: 1, keyValue: 1, dim: 1 }, queries: [1, 7], keys: [1, 7] },
-    { heads: { query: 4, keyValue: 2, dim: 16 }, queries: [1, 7, 129], keys: [1, 7, 129] },
-    { heads: { query: 9, keyValue: 3, dim: 64 }, queries: [48, 0, 49, 16], keys: [48, 0, 49, 16] },
-    { heads: { query: 6, keyValue: 6, dim: 61 }, queries: [97], keys: [97] },
-    { heads: { query: 8, keyValue: 1, dim: 128 }, queries: [33, 20], keys: [33, 20] },
-    { heads: { query: 9, keyValue: 3, dim: 64 }, queries: [1, 1, 5], keys: [1, 200, 96] },
-  ]
+    { heads: { query: 1, keyValue: 1, dim: 1 }, queries: [1, 7], keys: [1, 7], windows: [0, 1, 3] },
+    { heads: { query: 4, keyValue: 2, dim: 16 }, queries: [1, 7, 129], keys: [1, 7, 129], windows: [0, 1, 5, 48, 65] },
+    { heads: { query: 9, keyValue: 3, dim: 64 }, queries: [48, 0, 49, 16], keys: [48, 0, 49, 16], windows: [0, 20] },
+    { heads: { query: 6, keyValue: 6, dim: 61 }, queries: [97], keys: [97], windows: [0, 50, 97, 98] },
+    { heads: { query: 8, keyValue: 1, dim: 128 }, queries: [33, 20], keys: [33, 20], windows: [0, 7, 2 ** 40] },
+    { heads: { query: 9, keyValue: 3, dim: 64 }, queries: [1, 1, 5], keys: [1, 200, 96], windows: [0, 1, 64, 130] },
+    { heads: { query: 2, keyValue: 1, dim: 64 }, queries: [300, 150], keys: [300, 150], windows: [0, 5, 64, 128, 200] },
+  ].flatMap(({ windows, ...rest }) => windows.map((window) => ({ ...rest, window })))
   // On the GPU a head is read 16 bytes at a time.
   const fitting = cases.filter(({ heads }) => dtype === 'f32' || heads.dim % 8 === 0)
-  describe.each(fitting)('$heads.query/$heads.keyValue heads of $heads.dim, $queries on $keys', (c) => {
-    const { heads } = c
+  describe.each(fitting)('$heads.query/$heads.keyValue heads of $heads.dim, $queries on $keys, window $window', (c) => {
+    const { heads, window } = c
     const { q, k, v, dy, queryBounds, keyBounds } = inputs(heads, c.queries, c.keys)
     const arrays = { q: toArray(q), k: toArray(k), v: toArray(v), dy: toArray(dy) }
-    const want = attentionInDoubles(arrays, boundsOf(c.queries), boundsOf(c.keys), heads)
+    const want = attentionInDoubles(arrays, boundsOf(c.queries), boundsOf(c.keys), heads, window || undefined)
 
     const bounds = boundsFrom(want, heads, Math.max(...c.keys))
 
     test('forward', () => {
-      const { y, lse } = attention(q, k, v, queryBounds, keyBounds, heads.dim)
+      const { y, lse } = attention(q, k, v, queryBounds, keyBounds, heads.dim, window)
       expectWithin(y, want.y.value, bounds.y)
       expectWithin(lse, want.lse, bounds.lse)
     })
 
     test.runIf(String(c.queries) === String(c.keys))('backward', () => {
-      const { y, lse } = attention(q, k, v, queryBounds, keyBounds, heads.dim)
-      const { dq, dk, dv } = attentionBackward(dy, q, k, v, y, lse, queryBounds, heads.dim)
+      const { y, lse } = attention(q, k, v, queryBounds, keyBounds, heads.dim, window)
+      const { dq, dk, dv } = attentionBackward(dy, q, k, v, y, lse, queryBounds, heads.dim, window)
       expectWithin(dq, want.dq.value, bounds.dq)
       expectWithin(dk, want.dk.value, bounds.dk)
       expectWithin(dv, want.dv.value, bounds.dv)
@@ -99,10 +102,11 @@ onEveryDevice('attention', (plain) => {
     }
 
     test.each([
-      { name: 'attention', queries: [9, 9], keys: [9, 9], backward: true },
-      { name: 'attention_padded', queries: [9, 5], keys: [9, 5], backward: false }, // padded queries pull on keys there
-      { name: 'attention_cached', queries: [1, 1], keys: [10, 7], backward: false },
-    ])('$name', ({ name, queries, keys, backward }) => {
+      { name: 'attention', queries: [9, 9], keys: [9, 9], window: 0, backward: true },
+      { name: 'attention_padded', queries: [9, 5], keys: [9, 5], window: 0, backward: false }, // padded queries pull on keys there
+      { name: 'attention_window', queries: [11, 11], keys: [11, 11], window: 4, backward: true },
+      { name: 'attention_cached', queries: [1, 1], keys: [10, 7], window: 0, backward: false },
+    ])('$name', ({ name, queries, keys, window, backward }) => {
       const tensor = (part: string, lengths: number[]): Tensor => {
         const data = packed(`${name}.${part}`, lengths)
         const rows = boundsOf(lengths).at(-1)!
@@ -111,17 +115,18 @@ onEveryDevice('attention', (plain) => {
       const [q, k, v, dy] = [tensor('q', queries), tensor('k', keys), tensor('v', keys), tensor('dy', queries)]
       const [queryBounds, keyBounds] = [boundsOf(queries), boundsOf(keys)]
       const arrays = { q: toArray(q), k: toArray(k), v: toArray(v), dy: toArray(dy) }
-      const bounds = boundsFrom(attentionInDoubles(arrays, queryBounds, keyBounds, heads), heads, Math.max(...keys))
+      const want = attentionInDoubles(arrays, queryBounds, keyBounds, heads, window || undefined)
+      const bounds = boundsFrom(want, heads, Math.max(...keys))
       const near = (got: Tensor, part: keyof typeof bounds, lengths: number[]) => {
         // The golden number is rounded too.
         expectWithin(got, packed(`${name}.${part}`, lengths), (want, i) => bounds[part](want, i) + u * Math.abs(want))
       }
       const packedBounds = [tensorFrom(device, queryBounds), tensorFrom(device, keyBounds)] as const
-      const { y, lse } = attention(q, k, v, ...packedBounds, heads.dim)
+      const { y, lse } = attention(q, k, v, ...packedBounds, heads.dim, window)
       near(y, 'y', queries)
       near(lse, 'lse', queries)
       if (!backward) return
-      const gradients = attentionBackward(dy, q, k, v, y, lse, packedBounds[0], heads.dim)
+      const gradients = attentionBackward(dy, q, k, v, y, lse, packedBounds[0], heads.dim, window)
       near(gradients.dq, 'dq', queries)
       near(gradients.dk, 'dk', keys)
       near(gradients.dv, 'dv', keys)
@@ -132,12 +137,12 @@ onEveryDevice('attention', (plain) => {
 
   test('packed sequences give the same bits as one by one', () => {
     fc.assert(
-      fc.property(lengths, (packedLengths) => {
+      fc.property(lengths, fc.nat(70), (packedLengths, window) => {
         const { q, k, v, dy, queryBounds } = inputs(heads, packedLengths, packedLengths)
         const run = (bounds: Tensor, from: number, to: number) => {
           const rows = [dy, q, k, v].map((x) => x.rows(from, to)) as [Tensor, Tensor, Tensor, Tensor]
-          const { y, lse } = attention(rows[1], rows[2], rows[3], bounds, bounds, heads.dim)
-          const { dq, dk, dv } = attentionBackward(...rows, y, lse, bounds, heads.dim)
+          const { y, lse } = attention(rows[1], rows[2], rows[3], bounds, bounds, heads.dim, window)
+          const { dq, dk, dv } = attentionBackward(...rows, y, lse, bounds, heads.dim, window)
           return [y, lse, dq, dk, dv]
         }
         const all = run(queryBounds, 0, q.shape[0]!)
@@ -154,16 +159,22 @@ onEveryDevice('attention', (plain) => {
   })
 
   test.each([
-    { what: 'a query sees no later key of its sequence', poison: 1e4, ownSequence: true },
-    { what: 'a query sees nothing of another sequence, not even NaN', poison: Number.NaN, ownSequence: false },
-  ])('$what', ({ poison, ownSequence }) => {
+    { what: 'a query sees no later key of its sequence', poison: 1e4, ownSequence: true, window: 0 },
+    { what: 'a query sees no key before its window', poison: 1e4, ownSequence: true, window: 9 },
+    {
+      what: 'a query sees nothing of another sequence, not even NaN',
+      poison: Number.NaN,
+      ownSequence: false,
+      window: 0,
+    },
+  ])('$what', ({ poison, ownSequence, window }) => {
     fc.assert(
       fc.property(lengths, fc.nat(), (packedLengths, pick) => {
         const { q, k, v, queryBounds } = inputs(heads, packedLengths, packedLengths)
         const tokens = q.shape[0]!
         fc.pre(tokens > 0)
         const changed = pick % tokens
-        const before = attention(q, k, v, queryBounds, queryBounds, heads.dim).y
+        const before = attention(q, k, v, queryBounds, queryBounds, heads.dim, window).y
         const poisonedRow = floatTensor(
           device,
           new Float32Array(k.shape[1]!).fill(poison),
@@ -171,10 +182,10 @@ onEveryDevice('attention', (plain) => {
           dtype,
         ).read()
         for (const x of [k, v]) x.rows(changed, changed + 1).write(poisonedRow)
-        const after = attention(q, k, v, queryBounds, queryBounds, heads.dim).y
+        const after = attention(q, k, v, queryBounds, queryBounds, heads.dim, window).y
         const bounds = boundsOf(packedLengths)
         const start = bounds.findLast((bound) => bound <= changed)!
-        const end = bounds.find((bound) => bound > changed)!
+        const end = Math.min(bounds.find((bound) => bound > changed)!, changed + (window || tokens))
         const blindUntil = ownSequence ? changed : start
         expect(after.rows(0, blindUntil).read()).toEqual(before.rows(0, blindUntil).read())
         expect(after.rows(end, tokens).read()).toEqual(before.rows(end, tokens).read())
@@ -193,4 +204,11 @@ onEveryDevice('attention', (plain) => {
     const bounds = tensorFrom(device, Int32Array.of(0, 2))
     expect(() => attention(q, k, k, bounds, bounds, headDim)).toThrow(/attention: the heads do not fit/)
   })
+})
+
+test.each([12, 136])('the GPU refuses heads of %i, which its kernels do not take', (headDim) => {
+  const device = metaDevice('cuda')
+  const q = device.empty([2, headDim], 'bf16')
+  const bounds = device.empty([2], 'i32')
+  expect(() => attention(q, q, q, bounds, bounds, headDim)).toThrow(/do not fit the GPU[\s\S]*at most 128/)
 })

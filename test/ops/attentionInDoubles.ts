@@ -20,14 +20,15 @@ export const boundsOf = (lengths: readonly number[]): Int32Array => {
 }
 
 /**
- * Causal grouped-query attention and its gradients from the formulas, one query and head after another. `scoreMagnitude` is
- * the largest sum of absolute values behind a score.
+ * Causal grouped-query attention and its gradients from the formulas, one query and head after another, each over the last
+ * `window` of the keys up to its own. `scoreMagnitude` is the largest sum of absolute values behind a score.
  */
 export function attentionInDoubles(
   { q, k, v, dy }: Record<'q' | 'k' | 'v' | 'dy', Float64Array>,
   queryBounds: Int32Array,
   keyBounds: Int32Array,
   heads: Heads,
+  window = Number.POSITIVE_INFINITY,
 ) {
   const { dim } = heads
   const scale = 1 / Math.sqrt(dim)
@@ -88,7 +89,9 @@ export function attentionInDoubles(
     const [first, end] = [queryBounds[s]!, queryBounds[s + 1]!]
     const [firstKey, endKey] = [keyBounds[s]!, keyBounds[s + 1]!]
     for (let query = first; query < end; query++) {
-      for (let head = 0; head < heads.query; head++) row(query, head, firstKey, endKey - firstKey - (end - 1 - query))
+      const visible = endKey - firstKey - (end - 1 - query)
+      const hidden = Math.max(0, visible - window)
+      for (let head = 0; head < heads.query; head++) row(query, head, firstKey + hidden, visible - hidden)
     }
   }
   return result

@@ -25,9 +25,9 @@ function inDoubles(x: Float64Array, weight: Float64Array, eps: number): Float64A
 
 onEveryDevice('rmsNorm', (device) => {
   // 4300 is LoRAM's pruned width of a 70B model: not a multiple of any tile
-  const cases = grid({ dtype: floatsOf(device), rows: [1, 7, 129], dim: [1, 64, 4300] } as const)
-  test.each(cases)('$dtype [$rows, $dim]', ({ dtype, rows, dim }) => {
-    const x = random(device, [rows, dim], dtype)
+  const cases = grid({ dtype: floatsOf(device), rows: [1, 7, 129], groups: [1, 3], dim: [1, 64, 4300] } as const)
+  test.each(cases)('$dtype [$rows, $groups * $dim]', ({ dtype, rows, groups, dim }) => {
+    const x = random(device, [rows, groups * dim], dtype)
     const weight = random(device, [dim], 'f32', 2)
     const { y } = rmsNorm(x, weight, 1e-5)
     expect(y.dtype).toBe(dtype)
@@ -36,8 +36,12 @@ onEveryDevice('rmsNorm', (device) => {
     expectWithin(y, inDoubles(toArray(x), toArray(weight), 1e-5), (want) => u * Math.abs(want))
   })
 
-  test.each(cases)('backward of $dtype [$rows, $dim]', ({ dtype, rows, dim }) => {
-    const [x, dy, dx] = [1, 3, 4].map((seed) => random(device, [rows, dim], dtype, seed)) as [Tensor, Tensor, Tensor]
+  test.each(cases)('backward of $dtype [$rows, $groups * $dim]', ({ dtype, rows, groups, dim }) => {
+    const [x, dy, dx] = [1, 3, 4].map((seed) => random(device, [rows, groups * dim], dtype, seed)) as [
+      Tensor,
+      Tensor,
+      Tensor,
+    ]
     const [weight, dweight] = [random(device, [dim], 'f32', 2), random(device, [dim], 'f32', 5)]
     const before = { dx: toArray(dx), dweight: toArray(dweight) }
     const { rstd } = rmsNorm(x, weight, 1e-5)
@@ -68,7 +72,7 @@ onEveryDevice('rmsNorm', (device) => {
     const sizeWeight = before.dweight.map((value, j) =>
       r.reduce((sum, _, row) => sum + Math.abs(ds[row * dim + j]! * n[row * dim + j]!), Math.abs(value)),
     )
-    expectWithin(dweight, wantWeight, (_, j) => (rows + 4) * unitRoundoff.f32 * sizeWeight[j]!)
+    expectWithin(dweight, wantWeight, (_, j) => (rows * groups + 4) * unitRoundoff.f32 * sizeWeight[j]!)
   })
 
   describe('golden', () => {
@@ -100,7 +104,13 @@ onEveryDevice('rmsNorm', (device) => {
     })
   })
 
-  test('refuses a weight of another width by name', () => {
+  test('refuses a weight whose length does not divide a row, by name', () => {
     expect(() => rmsNorm(random(device, [2, 8]), random(device, [7]), 1e-5)).toThrow(/rmsNorm: weight does not fit/)
+  })
+
+  test('refuses an rstd of other groups, by name', () => {
+    const [x, weight] = [random(device, [2, 8]), random(device, [4])]
+    const { rstd } = rmsNorm(x, random(device, [8]), 1e-5)
+    expect(() => rmsNormBackward(x, x, weight, rstd, x)).toThrow(/rmsNormBackward: rstd does not fit/)
   })
 })
