@@ -29,6 +29,18 @@ const cases: [string, string[], TrainingShape, 'none' | 'full'][] = [
     'full',
   ],
   [
+    'QLoRA on a model with biases',
+    ['models', 'qwen2'],
+    { quantize: 'nf4', lora, microBatchSize: 2, sequenceLength: 20 },
+    'none',
+  ],
+  [
+    'LoRA on a model with norms of heads',
+    ['models', 'qwen3'],
+    { quantize: 'none', lora, microBatchSize: 2, sequenceLength: 20 },
+    'full',
+  ],
+  [
     'QLoRA on a pruned model, with dropout, on some modules',
     ['loram', 'pruned'],
     {

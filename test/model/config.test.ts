@@ -10,7 +10,7 @@ const llama3 = read('models', 'llama3', 'config.json')
 const parse = (changes: object, ...rest: [PruningPlan?, object?]) =>
   parseConfig({ ...llama3, ...changes }, 'config.json', ...(rest as []))
 
-describe.each(['llama2', 'llama3', 'llama3-tied'])('%s', (model) => {
+describe.each(['llama2', 'llama3', 'llama3-tied', 'mistral', 'qwen2', 'qwen3'])('%s', (model) => {
   test('both dialects of config.json say the same', () => {
     const config = parseConfig(read('models', model, 'config.json'), 'config.json')
     expect(parseConfig(read('models', model, 'config.v4.json'), 'config.v4.json')).toEqual(config)
@@ -56,8 +56,75 @@ test('a silent config.json gets the defaults of transformers', () => {
     maxPositionEmbeddings: 2048,
     eosTokenIds: [],
     dtype: 'f32',
+    attentionWindows: [0, 0],
     layers: Array(2).fill({ intermediateSize: 176, numAttentionHeads: 4, numKeyValueHeads: 4 }),
   })
+})
+
+const sizes = {
+  hidden_size: 64,
+  intermediate_size: 176,
+  num_hidden_layers: 3,
+  num_attention_heads: 32,
+  vocab_size: 160,
+}
+const parseFamily = (model_type: string, changes: object = {}) =>
+  parseConfig({ model_type, ...sizes, ...changes }, 'config.json')
+
+test.each([
+  [
+    'mistral',
+    { numKeyValueHeads: 8, headDim: 2, maxPositionEmbeddings: 131_072, attentionWindows: [4096, 4096, 4096] },
+  ],
+  ['qwen2', { numKeyValueHeads: 32, headDim: 2, maxPositionEmbeddings: 32_768, attentionWindows: [0, 0, 0] }],
+  ['qwen3', { numKeyValueHeads: 32, headDim: 128, maxPositionEmbeddings: 32_768, attentionWindows: [0, 0, 0] }],
+])('a silent config.json of %s gets the defaults of transformers', (family, want) => {
+  expect(parseFamily(family)).toMatchObject({ ...want, ropeTheta: 10_000, rmsNormEps: 1e-6, tieWordEmbeddings: false })
+  expect(parseFamily(family, { num_key_value_heads: null }).numKeyValueHeads).toBe(32)
+})
+
+const sliding = { use_sliding_window: true, sliding_window: 7 }
+test.each<[string, object, number[]]>([
+  ['mistral', { sliding_window: 7 }, [7, 7, 7]],
+  ['mistral', { sliding_window: null }, [0, 0, 0]],
+  ['llama', sliding, [0, 0, 0]],
+  ['qwen2', { ...sliding, use_sliding_window: false, max_window_layers: 1 }, [0, 0, 0]],
+  ['qwen2', { ...sliding, max_window_layers: 1 }, [0, 7, 7]],
+  ['qwen2', sliding, [0, 0, 0]], // max_window_layers is 28 where it is not said
+  ['qwen3', { ...sliding, max_window_layers: 0 }, [7, 7, 7]],
+  ['qwen3', { ...sliding, layer_types: ['sliding_attention', 'full_attention', 'sliding_attention'] }, [7, 0, 7]],
+  ['qwen3', { ...sliding, sliding_window: null, max_window_layers: 0 }, [0, 0, 0]],
+])('%s with %j has the windows %j', (family, changes, windows) => {
+  expect(parseFamily(family, changes).attentionWindows).toEqual(windows)
+})
+
+test.each<[string, object, string, string]>([
+  ['mistral', { layer_types: Array(3).fill('full_attention') }, 'layer_types', 'null'],
+  ['mistral', { sliding_window: 0 }, 'sliding_window', '>0'],
+  ['qwen2', { layer_types: ['sliding_attention'] }, 'layer_types', 'one for each of 3 layers'],
+  ['qwen2', { layer_types: Array(3).fill('sliding_attention') }, 'layer_types', 'full_attention alone'],
+  [
+    'qwen2',
+    { layer_types: ['chunked_attention', 'full_attention', 'full_attention'] },
+    'layer_types.0',
+    'full_attention',
+  ],
+  ['qwen2', { use_sliding_window: 'yes' }, 'use_sliding_window', 'boolean'],
+  ['qwen2', { hidden_act: 'gelu' }, 'hidden_act', 'silu'],
+  ['qwen3', { attention_bias: true }, 'attention_bias', 'false'],
+  ['qwen3', { max_window_layers: -1 }, 'max_window_layers', '>=0'],
+])('%s refuses %j, naming the field', (family, changes, field, expected) => {
+  expect(() => parseFamily(family, changes)).toThrow(
+    expect.objectContaining({
+      code: 'E_MODEL',
+      details: expect.objectContaining({ file: 'config.json', field, expected: expect.stringContaining(expected) }),
+    }),
+  )
+})
+
+test('TinyLlama: an old config.json without rope_theta, and with rope_scaling null', () => {
+  const { ropeTheta, ropeScaling } = parseFamily('llama', { rope_scaling: null, torch_dtype: 'bfloat16' })
+  expect({ ropeTheta, ropeScaling }).toEqual({ ropeTheta: 10_000, ropeScaling: { type: 'default' } })
 })
 
 test('linear scaling, under its old key too, divides every frequency', () => {
@@ -85,6 +152,9 @@ test.each([
   [{ mlp_bias: true }, 'mlp_bias', 'false'],
   [{ rope_parameters: { rope_type: 'yarn', factor: 2 } }, 'rope_parameters.rope_type', 'default, linear, llama3'],
   [{ rope_parameters: { rope_type: 'linear' } }, 'rope_parameters.factor', 'number'],
+  [{ rope_parameters: { partial_rotary_factor: 0.5 } }, 'rope_parameters.partial_rotary_factor', '1'],
+  [{ partial_rotary_factor: 0.5 }, 'partial_rotary_factor', '1'],
+  [{ rope_parameters: { full_attention: { rope_theta: 1e4 } } }, 'rope_parameters.full_attention', 'null'],
   [{ num_key_value_heads: 3 }, 'num_attention_heads', 'multiple of 3'],
   [{ num_attention_heads: 5, head_dim: null, num_key_value_heads: null }, 'hidden_size', 'multiple of 5'],
   [{ head_dim: 15 }, 'head_dim', 'multiple of 2'],
@@ -105,6 +175,9 @@ test.each([
 test.each([
   ['models', 'llama3'],
   ['models', 'llama3-tied'],
+  ['models', 'mistral'],
+  ['models', 'qwen2'],
+  ['models', 'qwen3'],
   ['loram', 'large'],
   ['loram', 'pruned'],
 ])('expected tensors are exactly those of %s/%s', (...model) => {

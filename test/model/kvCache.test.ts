@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { KvCache } from '../../src/model/kvCache.ts'
 import { logitsOf, modelForward } from '../../src/model/model.ts'
 import { toDevice } from '../../src/train/step.ts'
@@ -8,30 +8,33 @@ import { generator, onEveryDevice } from '../ops/support.ts'
 import { expectGolden, forwardLogits, loadDirectory, testArena } from './support.ts'
 
 onEveryDevice('the key-value cache', (device) => {
-  const model = loadDirectory(goldenPath('models', 'llama3'), device)
   const next = generator(2)
   const ids = Int32Array.from({ length: 40 }, () => Math.floor((next() + 1) * 80))
   const positions = ids.map((_, i) => i)
 
-  test.each([[[40]], [[39, 1]], [[1, 39]], [[7, 16, 17]], [Array(40).fill(1)]])(
-    'gives the same logits in pieces of %j',
-    (pieces: number[]) => {
-      const whole = forwardLogits(model, { ids, targets: ids, positions, bounds: Int32Array.of(0, ids.length) })
-      const arena = testArena(device)
-      const cache = new KvCache(model, ids.length)
-      const logits = pieces.flatMap((count) => {
-        const from = cache.length
-        cache.advance(count)
-        const piece = { ids: ids.slice(from, from + count), positions: positions.slice(from, from + count) }
-        const tokens = toDevice(arena, { ...piece, bounds: Int32Array.of(0, count) })
-        return Array.from(logitsOf(model, modelForward(model, arena, tokens, cache)).read() as Float32Array)
-      })
-      expectGolden(logits, whole)
-      expect(cache.length).toBe(ids.length)
-    },
-  )
+  describe.each(['llama3', 'mistral', 'qwen3'])('of %s', (name) => {
+    const model = loadDirectory(goldenPath('models', name), device)
+    test.each([[[40]], [[39, 1]], [[1, 39]], [[7, 16, 17]], [Array(40).fill(1)]])(
+      'gives the same logits in pieces of %j',
+      (pieces: number[]) => {
+        const whole = forwardLogits(model, { ids, targets: ids, positions, bounds: Int32Array.of(0, ids.length) })
+        const arena = testArena(device)
+        const cache = new KvCache(model, ids.length)
+        const logits = pieces.flatMap((count) => {
+          const from = cache.length
+          cache.advance(count)
+          const piece = { ids: ids.slice(from, from + count), positions: positions.slice(from, from + count) }
+          const tokens = toDevice(arena, { ...piece, bounds: Int32Array.of(0, count) })
+          return Array.from(logitsOf(model, modelForward(model, arena, tokens, cache)).read() as Float32Array)
+        })
+        expectGolden(logits, whole)
+        expect(cache.length).toBe(ids.length)
+      },
+    )
+  })
 
   test('refuses tokens that it has no room for, and keeps what it has', () => {
+    const model = loadDirectory(goldenPath('models', 'llama3'), device)
     const cache = new KvCache(model, 3)
     cache.advance(2)
     expectError(() => cache.advance(2), 'E_MEMORY', { expected: 'at most 3 tokens', found: '4' })

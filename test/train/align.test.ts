@@ -42,27 +42,32 @@ onEveryDevice('weights that train', (device) => {
   })
 
   // Slopes of a loss that is computed in bf16 are lost in its rounding.
-  test.runIf(device.activations === 'f32')(
-    'that are embedding and output head at once have the gradient of both',
-    () => {
-      const { model, parameters } = openWhole('llama3-tied', device)
-      expectSlopes(trainerOf(model, parameters), batchOf(batchOfModel('llama3-tied')))
+  test.runIf(device.activations === 'f32').each([
+    ['llama3-tied', 'embedding and output head at once'],
+    ['mistral', 'within a sliding window'],
+    ['qwen2', 'biases of q, k and v among them'],
+    ['qwen3', 'norms of query and key heads among them'],
+  ])('of %s, %s, have the slopes of the loss as gradients', (name) => {
+    const { model, parameters } = openWhole(name, device)
+    expectSlopes(trainerOf(model, parameters), batchOf(batchOfModel(name)))
+  })
+
+  test.each(['llama3', 'qwen2', 'qwen3'].flatMap((name) => recomputes.map((recompute) => [name, recompute] as const)))(
+    'of %s take the arena that their model without gradients plans, recompute %s',
+    (name, recompute) => {
+      const { model } = openWhole(name, device)
+      const micro = batchOfModel(name)
+      const work = (of: Model, arena: Arena) =>
+        accumulate({ model: of, arena, recompute }, micro, 1, zeros(arena, [1], 'f32'))
+      let planned = 0
+      const arena = arenaFor(model, (twin, meta) => {
+        work(twin, meta)
+        planned = meta.peak
+      })
+      work(model, arena)
+      expect(arena.measuredPeak).toBe(planned)
     },
   )
-
-  test.each(recomputes)('take the arena that their model without gradients plans, recompute %s', (recompute) => {
-    const { model } = openWhole('llama3', device)
-    const micro = batchOfModel('llama3')
-    const work = (of: Model, arena: Arena) =>
-      accumulate({ model: of, arena, recompute }, micro, 1, zeros(arena, [1], 'f32'))
-    let planned = 0
-    const arena = arenaFor(model, (twin, meta) => {
-      work(twin, meta)
-      planned = meta.peak
-    })
-    work(model, arena)
-    expect(arena.measuredPeak).toBe(planned)
-  })
 })
 
 onEveryDevice('an aligned model', (device) => {
