@@ -143,13 +143,16 @@ const goldenTypes = {
 }
 
 /** The tensors of a golden file, as typed arrays with their shapes. */
-export function readGolden(
-  ...parts: string[]
+export const readGolden = (...parts: string[]) => readTensors(goldenPath(...parts))
+
+/** The tensors of any safetensors file, likewise. */
+export function readTensors(
+  path: string,
 ): (name: string) => { data: Float32Array; ints: Int32Array; bytes: Uint8Array; shape: number[]; dtype: DType } {
-  const file = openSafetensors(goldenPath(...parts))
+  const file = openSafetensors(path)
   return (name) => {
     const info = file.tensors.get(name)
-    if (!info) throw new Error(`no golden tensor ${name}`)
+    if (!info) throw new Error(`${path} has no tensor ${name}`)
     const bytes = Uint8Array.from(file.read(name))
     const data: TensorData = new goldenTypes[info.dtype](
       bytes.buffer,
