@@ -20,8 +20,8 @@ export interface Layer {
   readonly k: Linear
   readonly v: Linear
   /** Of each query head and each key head, in the families that have them. */
-  readonly qNorm?: Norm | undefined
-  readonly kNorm?: Norm | undefined
+  readonly qNorm: Norm | undefined
+  readonly kNorm: Norm | undefined
   /** How many keys a query sees; 0: all. */
   readonly window: number
   readonly o: Linear
@@ -50,8 +50,9 @@ export interface Tokens {
 export type BlockOutput = ReturnType<typeof blockForward>
 
 /**
- * Llama's decoder layer, `x` [tokens, hidden] (pre-norm, rotary, grouped-query attention, SwiGLU). Returns everything that
- * backward reads; `y` is the layer's output. With a cache, keys and values are appended to it and read from it.
+ * Llama's decoder layer, `x` [tokens, hidden] (pre-norm, rotary, grouped-query attention, SwiGLU), with what other families
+ * add to it: biases, norms of heads, a sliding window. Returns everything that backward reads; `y` is the layer's output.
+ * With a cache, keys and values are appended to it and read from it.
  */
 export function blockForward(layer: Layer, constants: BlockConstants, x: Tensor, tokens: Tokens, cache?: LayerCache) {
   const { headDim, rmsNormEps, inverseFrequencies } = constants
@@ -103,8 +104,8 @@ export function blockBackward(
   rmsNormBackward(dh2, x2, layer.postAttentionNorm.weight, h2.rstd, dx, layer.postAttentionNorm.grad)
 
   const dheads = linearBackward(layer.o, heads.y, o.u, dx, { dropout })
-  const { y: y1, lse } = heads
-  const attended = attentionBackward(dheads, queries.y, keys.y, v.y, y1, lse, bounds, headDim, layer.window)
+  const { y: output, lse } = heads
+  const attended = attentionBackward(dheads, queries.y, keys.y, v.y, output, lse, bounds, headDim, layer.window)
   rope(attended.dq, positions, inverseFrequencies, { inverse: true })
   rope(attended.dk, positions, inverseFrequencies, { inverse: true })
   const dq = headNormBackward(layer.qNorm, attended.dq, q.y, queries.rstd)

@@ -57,7 +57,7 @@ const ratio = z.number().min(0).lt(1).optional()
 const dtypeNames = { float32: 'f32', bfloat16: 'bf16', float16: 'f16' } as const
 const dtypeName = z.enum(['float32', 'bfloat16', 'float16']).nullish()
 
-/** Old files say `type`, newer ones `rope_type`. What rotates a part of each head, or each kind of layer its own way, is refused. */
+/** Old files say `type`, newer ones `rope_type`. Heads that turn in part, and layers that turn differently, are refused. */
 const ropeType = z.object({
   rope_type: z.string().optional(),
   type: z.string().optional(),
@@ -193,19 +193,22 @@ function parseRope(json: Parsed, file: string): RopeScaling {
   return validate<RopeScaling>(ropeTypes[type as keyof typeof ropeTypes], rope, file, field)
 }
 
-/** The window of each layer. Where config.json is silent, transformers assumes 4096 tokens, and 28 layers without. */
+/** Each layer's window. Where config.json is silent, transformers assumes 4096 tokens, and none in the first 28 layers. */
 function parseWindows(json: Parsed, kind: Family['slidingWindow'], file: string): number[] {
-  const { num_hidden_layers: layers, use_sliding_window, max_window_layers, layer_types } = json
-  const width = (json.sliding_window === undefined ? 4096 : json.sliding_window) ?? 0
-  if (kind !== 'byLayer') return Array(layers).fill(kind === 'all' ? width : 0)
-  const window = use_sliding_window ? width : 0
-  const types =
-    layer_types ?? Array.from({ length: layers }, (_, i) => (i >= (max_window_layers ?? 28) ? 'sliding_attention' : ''))
-  if (types.length !== layers) throw unsupported(file, 'layer_types', `one for each of ${layers} layers`, types.length)
-  if (layer_types?.includes('sliding_attention') && window === 0) {
+  const { num_hidden_layers: layers, sliding_window, use_sliding_window, max_window_layers, layer_types } = json
+  const window = sliding_window === undefined ? 4096 : (sliding_window ?? 0)
+  const forEach = (windowOf: (layer: number) => number) => Array.from({ length: layers }, (_, i) => windowOf(i))
+  if (kind === 'none') return forEach(() => 0)
+  if (kind === 'all') return forEach(() => window)
+  const firstSliding = use_sliding_window ? (max_window_layers ?? 28) : layers
+  if (layer_types == null) return forEach((layer) => (layer >= firstSliding ? window : 0))
+  if (layer_types.length !== layers) {
+    throw unsupported(file, 'layer_types', `one for each of ${layers} layers`, layer_types)
+  }
+  if (layer_types.includes('sliding_attention') && !(use_sliding_window && window)) {
     throw unsupported(file, 'layer_types', 'full_attention alone, since there is no sliding window', layer_types)
   }
-  return types.map((type) => (type === 'sliding_attention' ? window : 0))
+  return layer_types.map((type) => (type === 'sliding_attention' ? window : 0))
 }
 
 /** -1 stands for "none" in old files. */
@@ -285,14 +288,14 @@ function prunedByPlan(config: LlamaConfig, { source, kept }: PruningPlan, file: 
 /** Names and shapes of all weights in a checkpoint, in the order of the forward pass; linear layers are `[out, in]`. */
 export function expectedTensors(config: LlamaConfig): Map<string, number[]> {
   const { hiddenSize, headDim, vocabSize } = config
-  const { attentionBias, headNorms } = families[config.modelType]
+  const { qkvBias, headNorms } = families[config.modelType]
   const tensors = new Map<string, number[]>([['model.embed_tokens.weight', [vocabSize, hiddenSize]]])
   for (const [i, { intermediateSize, numAttentionHeads, numKeyValueHeads }] of config.layers.entries()) {
     const layer = `model.layers.${i}`
     tensors.set(`${layer}.input_layernorm.weight`, [hiddenSize])
     for (const [name, heads] of Object.entries({ q: numAttentionHeads, k: numKeyValueHeads, v: numKeyValueHeads })) {
       tensors.set(`${layer}.self_attn.${name}_proj.weight`, [heads * headDim, hiddenSize])
-      if (attentionBias) tensors.set(`${layer}.self_attn.${name}_proj.bias`, [heads * headDim])
+      if (qkvBias) tensors.set(`${layer}.self_attn.${name}_proj.bias`, [heads * headDim])
       if (headNorms && name !== 'v') tensors.set(`${layer}.self_attn.${name}_norm.weight`, [headDim])
     }
     tensors

@@ -13,7 +13,7 @@ export interface Family {
     headDim?: number
   }
   /** q, k and v have biases. */
-  attentionBias: boolean
+  qkvBias: boolean
   /** Every query and key head has an RMSNorm before it is rotated. */
   headNorms: boolean
   /** Which layers see `sliding_window` tokens only: none, all, or those that `layer_types` or `max_window_layers` says. */
@@ -25,7 +25,7 @@ export const families: Readonly<Record<ModelType, Family>> = {
   llama: {
     fixed: { hidden_act: 'silu', attention_bias: false, mlp_bias: false },
     defaults: { ropeTheta: 10_000, rmsNormEps: 1e-6, maxPositionEmbeddings: 2048 },
-    attentionBias: false,
+    qkvBias: false,
     headNorms: false,
     slidingWindow: 'none',
   },
@@ -33,14 +33,14 @@ export const families: Readonly<Record<ModelType, Family>> = {
     // transformers warns of layer_types here, and ignores them
     fixed: { hidden_act: 'silu', layer_types: null },
     defaults: { ropeTheta: 10_000, rmsNormEps: 1e-6, maxPositionEmbeddings: 131_072, numKeyValueHeads: 8 },
-    attentionBias: false,
+    qkvBias: false,
     headNorms: false,
     slidingWindow: 'all',
   },
   qwen2: {
     fixed: { hidden_act: 'silu' },
     defaults: { ropeTheta: 10_000, rmsNormEps: 1e-6, maxPositionEmbeddings: 32_768, numKeyValueHeads: 32 },
-    attentionBias: true,
+    qkvBias: true,
     headNorms: false,
     slidingWindow: 'byLayer',
   },
@@ -53,7 +53,7 @@ export const families: Readonly<Record<ModelType, Family>> = {
       numKeyValueHeads: 32,
       headDim: 128,
     },
-    attentionBias: false,
+    qkvBias: false,
     headNorms: true,
     slidingWindow: 'byLayer',
   },

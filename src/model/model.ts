@@ -70,7 +70,7 @@ export interface WeightSource {
 /** Builds a model of `config`'s shape; every weight is asked of `source` once, layer by layer. */
 export function buildModel(config: LlamaConfig, device: Device, source: WeightSource): Model {
   const { hiddenSize, vocabSize, headDim, rmsNormEps } = config
-  const { attentionBias, headNorms } = families[config.modelType]
+  const { qkvBias, headNorms } = families[config.modelType]
   const norm = (name: string, size = hiddenSize): Norm => ({ weight: source.vector(`${name}.weight`, [size]) })
   const embed = source.table('model.embed_tokens.weight', [vocabSize, hiddenSize])
   const layers = config.layers.map((widths, i): Layer => {
@@ -85,9 +85,9 @@ export function buildModel(config: LlamaConfig, device: Device, source: WeightSo
     }
     return {
       inputNorm: norm(normOf(i, 'inputNorm')),
-      q: linear('q', queryWidth, hiddenSize, attentionBias),
-      k: linear('k', keyWidth, hiddenSize, attentionBias),
-      v: linear('v', keyWidth, hiddenSize, attentionBias),
+      q: linear('q', queryWidth, hiddenSize, qkvBias),
+      k: linear('k', keyWidth, hiddenSize, qkvBias),
+      v: linear('v', keyWidth, hiddenSize, qkvBias),
       qNorm: headNorms ? norm(normOf(i, 'qNorm'), headDim) : undefined,
       kNorm: headNorms ? norm(normOf(i, 'kNorm'), headDim) : undefined,
       window: config.attentionWindows[i]!,

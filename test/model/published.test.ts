@@ -2,8 +2,14 @@ import { expect, test } from 'vitest'
 import { countParameters } from '../../src/memory/planner.ts'
 import { parseConfig } from '../../src/model/config.ts'
 
+interface Heads {
+  query: number
+  kv: number
+  dim?: number
+}
+
 // From the config.json of published models, and the parameters that the Hugging Face Hub counts in their safetensors
-test.each([
+test.each<[string, string, number, number, number, Heads, number, boolean, number]>([
   ['SmolLM2-135M', 'llama', 576, 1536, 30, { query: 9, kv: 3 }, 49152, true, 134_515_008],
   ['TinyLlama-1.1B', 'llama', 2048, 5632, 22, { query: 32, kv: 4 }, 32000, false, 1_100_048_384],
   ['Mistral-7B-v0.1', 'mistral', 4096, 14336, 32, { query: 32, kv: 8 }, 32000, false, 7_241_732_096],
