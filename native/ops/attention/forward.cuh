@@ -1,4 +1,4 @@
-// y = softmax(scale * q * k^T + causal mask, or window of it) * v for packed sequences, FlashAttention-2 (arXiv 2307.08691)
+// y = softmax(scale * q * k^T + causal or windowed mask) * v for packed sequences, FlashAttention-2 (arXiv 2307.08691)
 // Tile     64 or 128 rows (16 or 32 a warp) against tiles of 64 keys, k and v double-buffered: 96 KB of shared memory
 //          at headDim 128 with 128 rows; scores and y stay in registers
 // Blocks   one for a tile of rows of one kv head; where those are few (decoding) the keys are split over blockIdx.z,
