@@ -5,8 +5,8 @@ import { quantizations } from './model/weights.ts'
 import { groupings } from './prune/importance.ts'
 import { importances, pruneMethods } from './prune/methods.ts'
 import { deviceNames } from './tensor/device.ts'
+import { recomputeChoices } from './train/recompute.ts'
 import { schedules } from './train/schedule.ts'
-import { recomputes } from './train/step.ts'
 
 const count = z.int().positive()
 const index = z.int().nonnegative()
@@ -31,9 +31,13 @@ const schedule = {
   weightDecay: z.number().min(0).default(0).describe('of AdamW'),
   maxGradNorm: z.number().min(0).default(1).describe('clips the norm of all gradients together; 0 does not'),
   recompute: z
-    .enum(recomputes)
-    .default('none')
-    .describe('full runs every layer again in backward: less memory, more time'),
+    .enum(recomputeChoices)
+    .default('auto')
+    .describe('what backward makes again: cheap norms and products, full whole layers; auto as much as memory needs'),
+  offload: z
+    .boolean()
+    .optional()
+    .describe('layer inputs in host memory instead of on the GPU; by default where memory needs it'),
 }
 
 export const dataOptions = z.strictObject({
@@ -118,7 +122,7 @@ export const trainLoRAMOptions = z.strictObject({
   memory: z
     .union([z.string(), count])
     .optional()
-    .describe('budget in bytes or as "12 GiB": takes full recompute if that is needed to fit, or refuses')
+    .describe('budget in bytes or as "12 GiB", by default what is free on the GPU: recomputes to fit, or refuses')
     .meta({ examples: ['12 GiB'] }),
   resume: z.boolean().default(false).describe('go on from the last checkpoint in output'),
   forceResume: z.boolean().default(false).describe('resume although options, data or version are not those of the run'),
@@ -220,7 +224,11 @@ export const planCommandOptions = z.strictObject({
   microBatchSize: count.default(4).describe('examples in the model at once'),
   sequenceLength: count.default(512).describe('tokens of an example'),
   recompute: schedule.recompute,
-  memory: z.union([z.string(), count]).optional().describe('budget in bytes or as "12 GiB"; refuses what needs more'),
+  offload: schedule.offload,
+  memory: z
+    .union([z.string(), count])
+    .optional()
+    .describe('budget in bytes or as "12 GiB", by default what is free on the GPU; refuses what needs more'),
   device: device.describe('where to train; the GPU need not be there; auto is what training would take here'),
 })
 

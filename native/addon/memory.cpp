@@ -1,6 +1,8 @@
 #include "memory.h"
 
 #include <algorithm>
+#include <cstring>
+#include <string>
 
 #include "../core/cudaLibrary.h"
 #include "errors.h"
@@ -55,11 +57,17 @@ TensorHandle& handleOf(const Napi::Value& value) {
 
 size_t sizeArgument(const Napi::Value& value) { return static_cast<size_t>(value.As<Napi::Number>().Int64Value()); }
 
-// allocate(bytes, onGpu)
+std::shared_ptr<Storage> allocateIn(const std::string& place, size_t bytes) {
+  if (place == "cuda") return cudaLibrary().allocate(bytes);
+  if (place == "pinned") return cudaLibrary().allocatePinned(bytes);
+  return allocateCpu(bytes);
+}
+
+// allocate(bytes, place)
 Napi::Value allocate(const Napi::CallbackInfo& info) {
   const size_t bytes = sizeArgument(info[0]);
-  const bool onGpu = info[1].As<Napi::Boolean>().Value();
-  auto storage = typed(info.Env(), [&] { return onGpu ? cudaLibrary().allocate(bytes) : allocateCpu(bytes); });
+  const std::string place = info[1].As<Napi::String>().Utf8Value();
+  auto storage = typed(info.Env(), [&] { return allocateIn(place, bytes); });
   return wrap(info.Env(), StorageHandle{std::move(storage)}, storageTag);
 }
 
@@ -75,7 +83,6 @@ Napi::Value view(const Napi::CallbackInfo& info) {
   for (int i = 0; i < tensor.rank; i++) tensor.shape[i] = info[i + 4].As<Napi::Number>().Int64Value();
   const size_t end = handle.offset + static_cast<size_t>(tensor.bytes());
   if (end > storage->bytes) throw Napi::RangeError::New(info.Env(), "a view reaches past the end of its memory");
-  if (end > storage->highWater) storage->highWater = end;
   tensor.data = static_cast<char*>(storage->data) + handle.offset;
   return wrap(info.Env(), std::move(handle), tensorTag);
 }
@@ -126,15 +133,27 @@ void fill(const Napi::CallbackInfo& info) {
   typed(info.Env(), [&] { handle.storage->fill(handle.offset, value, static_cast<size_t>(handle.tensor.bytes())); });
 }
 
+// transfer(source, target): copies a whole tensor, padding included.
+void transfer(const Napi::CallbackInfo& info) {
+  const TensorHandle &source = handleOf(info[0]), &target = handleOf(info[1]);
+  const int64_t bytes = source.tensor.bytes();
+  if (bytes != target.tensor.bytes()) throw Napi::RangeError::New(info.Env(), "a transfer between tensors of two sizes");
+  if (source.storage->device == Device::cpu && target.storage->device == Device::cpu) {
+    std::memcpy(target.tensor.data, source.tensor.data, bytes);
+  } else {
+    typed(info.Env(), [&] { cudaLibrary().transfer(source.tensor.data, target.tensor.data, bytes); });
+  }
+}
+
+void awaitTransfers(const Napi::CallbackInfo& info) {
+  typed(info.Env(), [] { cudaLibrary().awaitTransfers(); });
+}
+
 // release(storage): gives the memory back now; tensors that look into it cannot be used any more.
 void release(const Napi::CallbackInfo& info) {
   const StorageHandle& handle = unwrap<StorageHandle>(info[0], storageTag, "storage");
   account(info.Env(), handle, -1);
   handle.storage->release();
-}
-
-Napi::Value highWater(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(storageOf(info[0]).storage->highWater));
 }
 
 }  // namespace
@@ -147,8 +166,9 @@ void exportMemory(Napi::Env env, Napi::Object exports) {
   exports.Set("upload", Napi::Function::New<upload>(env, "upload"));
   exports.Set("download", Napi::Function::New<download>(env, "download"));
   exports.Set("fill", Napi::Function::New<fill>(env, "fill"));
+  exports.Set("transfer", Napi::Function::New<transfer>(env, "transfer"));
+  exports.Set("awaitTransfers", Napi::Function::New<awaitTransfers>(env, "awaitTransfers"));
   exports.Set("release", Napi::Function::New<release>(env, "release"));
-  exports.Set("highWater", Napi::Function::New<highWater>(env, "highWater"));
 }
 
 }  // namespace loram

@@ -18,7 +18,7 @@ struct TensorHandle {
 // The tensor behind a handle; throws a JavaScript error for anything else, and for memory that was released.
 const TensorHandle& tensorOf(const Napi::Value& value);
 
-// Adds allocate, view, upload, download, fill, release and highWater to the addon's exports.
+// Adds allocate, view, upload, download, fill, transfer, awaitTransfers and release to the addon's exports.
 void exportMemory(Napi::Env env, Napi::Object exports);
 
 }  // namespace loram

@@ -39,6 +39,12 @@ struct CudaLibrary {
   GpuProperties (*properties)();
   GpuMemory (*memory)();
   std::shared_ptr<Storage> (*allocate)(size_t bytes);  // zeroed
+  // Host memory that transfers read and write. Throws std::bad_alloc when the system has none that it can pin.
+  std::shared_ptr<Storage> (*allocatePinned)(size_t bytes);
+  // Copies between GPU and pinned memory after all work queued so far, and beside what is queued from now on.
+  void (*transfer)(const void* source, void* target, size_t bytes);
+  // Work queued from now on waits for the transfers so far.
+  void (*awaitTransfers)();
   void (*synchronize)();
   CudaTable<Ops> ops;
 };

@@ -12,7 +12,7 @@ namespace {
 // A mapping costs a system call and whole pages; below this size the heap is better.
 constexpr size_t mappedFrom = 1 << 20;
 
-class CpuStorage final : public Storage {
+class CpuStorage final : public HostStorage {
  public:
   explicit CpuStorage(size_t size) {
     bytes = size;
@@ -37,22 +37,6 @@ class CpuStorage final : public Storage {
       ::operator delete(data, std::align_val_t(64));
     }
   }
-
-  void upload(const Pieces& target, const void* source) override {
-    for (size_t i = 0; i < target.count; i++) {
-      std::memcpy(at(target.offset + i * target.pitch), static_cast<const char*>(source) + i * target.bytes,
-                  target.bytes);
-    }
-  }
-  void download(const Pieces& source, void* target) const override {
-    for (size_t i = 0; i < source.count; i++) {
-      std::memcpy(static_cast<char*>(target) + i * source.bytes, at(source.offset + i * source.pitch), source.bytes);
-    }
-  }
-  void fill(size_t offset, uint8_t value, size_t size) override { std::memset(at(offset), value, size); }
-
- private:
-  char* at(size_t offset) const { return static_cast<char*>(data) + offset; }
 };
 
 }  // namespace

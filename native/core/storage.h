@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 
 namespace loram {
@@ -27,8 +28,26 @@ class Storage {
   Device device = Device::cpu;
   void* data = nullptr;
   size_t bytes = 0;
-  // Where the furthest view so far ended: of an arena, the peak that was really used.
-  size_t highWater = 0;
+};
+
+// A block of host memory.
+class HostStorage : public Storage {
+ public:
+  void upload(const Pieces& target, const void* source) override {
+    for (size_t i = 0; i < target.count; i++) {
+      std::memcpy(at(target.offset + i * target.pitch), static_cast<const char*>(source) + i * target.bytes,
+                  target.bytes);
+    }
+  }
+  void download(const Pieces& source, void* target) const override {
+    for (size_t i = 0; i < source.count; i++) {
+      std::memcpy(static_cast<char*>(target) + i * source.bytes, at(source.offset + i * source.pitch), source.bytes);
+    }
+  }
+  void fill(size_t offset, uint8_t value, size_t size) override { std::memset(at(offset), value, size); }
+
+ private:
+  char* at(size_t offset) const { return static_cast<char*>(data) + offset; }
 };
 
 // Zeroed host memory on a 64-byte boundary; pages that nothing touches take no physical memory.

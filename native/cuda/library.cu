@@ -1,6 +1,7 @@
 // What the addon finds in loram_cuda.so: memory functions, and every op of ops.h by name.
 #include "context.h"
 #include "storage.h"
+#include "transfer.h"
 
 namespace loram {
 namespace {
@@ -22,7 +23,8 @@ void synchronize() {
   check(cudaStreamSynchronize(stream()));
 }
 
-constexpr CudaLibrary library{LORAM_VERSION, gpuProperties, gpuMemory, allocateCuda, synchronize, tableOf(Ops{})};
+constexpr CudaLibrary library{LORAM_VERSION, gpuProperties,  gpuMemory,   allocateCuda,  allocatePinned,
+                              transfer,      awaitTransfers, synchronize, tableOf(Ops{})};
 
 }  // namespace
 }  // namespace loram

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstring>
 #include <mutex>
+#include <new>
 #include <utility>
 
 #include "context.h"
@@ -117,11 +118,39 @@ class CudaStorage final : public Storage {
   }
 };
 
+class PinnedStorage final : public HostStorage {
+ public:
+  explicit PinnedStorage(size_t size) {
+    bytes = size;
+    if (size == 0) return;
+    const cudaError_t status = cudaMallocHost(&data, size);
+    if (status == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      throw std::bad_alloc();
+    }
+    check(status);
+  }
+  PinnedStorage(const PinnedStorage&) = delete;
+  PinnedStorage& operator=(const PinnedStorage&) = delete;
+  ~PinnedStorage() override { PinnedStorage::release(); }
+
+  void release() override {
+    if (std::exchange(released, true) || !data) return;
+    cudaDeviceSynchronize();  // a transfer may be under way
+    cudaFreeHost(data);
+  }
+};
+
 }  // namespace
 
 std::shared_ptr<Storage> allocateCuda(size_t bytes) {
   enter("allocate");
   return std::make_shared<CudaStorage>(bytes);
+}
+
+std::shared_ptr<Storage> allocatePinned(size_t bytes) {
+  enter("allocatePinned");
+  return std::make_shared<PinnedStorage>(bytes);
 }
 
 GpuMemory gpuMemory() {

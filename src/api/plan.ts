@@ -2,20 +2,13 @@ import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { readJsonObject } from '../formats/json.ts'
 import { readPruning } from '../formats/pruningJson.ts'
-import { parseBytes } from '../memory/bytes.ts'
+import { memoryBudget, planWithin } from '../memory/budget.ts'
 import { metaModel } from '../memory/measure.ts'
-import {
-  countParameters,
-  type MemoryPlan,
-  modelBytes,
-  planTraining,
-  planWithin,
-  unprunedConfig,
-} from '../memory/planner.ts'
+import { countParameters, type MemoryPlan, modelBytes, unprunedConfig } from '../memory/planner.ts'
 import { type LlamaConfig, parseConfig } from '../model/config.ts'
 import { type PlanOptions, planCommandOptions } from '../options.ts'
 import { choose, layersToPrune, prunedConfig } from '../prune/plan.ts'
-import { metaDevice } from '../tensor/device.ts'
+import { cudaStatus, metaDevice } from '../tensor/device.ts'
 import { validate } from '../validate.ts'
 
 export interface ModelPlan {
@@ -28,10 +21,10 @@ export interface ModelPlan {
 /**
  * Parameters and bytes of a model and of training it, exact, from its config.json alone: the training step is run on shapes
  * without data.
- * @throws {MemoryError} `E_MEMORY`: it does not fit `memory`
+ * @throws {MemoryError} `E_MEMORY`: it does not fit `memory`, or without that what is free on the GPU that is here
  */
 export function plan(options: PlanOptions): ModelPlan {
-  const { model, prune, memory, recompute, device: name, ...shape } = validate(planCommandOptions, options)
+  const { model, prune, memory, recompute, offload, device: name, ...shape } = validate(planCommandOptions, options)
   const device = metaDevice(name)
   const file = path.join(model, 'config.json')
   const pruningFile = path.join(model, 'pruning.json')
@@ -40,15 +33,13 @@ export function plan(options: PlanOptions): ModelPlan {
   const small = prune ? pruneWidths(config, prune) : config
   const before = unprunedConfig(config)
   const bytes = modelBytes(metaModel(before, 'none', device))
+  const budget = memoryBudget(memory, name !== 'cpu' && cudaStatus() === '')
   return {
     original: {
       parameters: countParameters(before),
       bytes: { ...bytes, total: bytes.tables + bytes.projections + bytes.norms },
     },
-    training:
-      memory === undefined
-        ? planTraining(small, shape, recompute, device)
-        : planWithin(small, shape, recompute, parseBytes(memory, 'memory'), device),
+    training: planWithin(small, shape, { recompute, offload }, budget, device),
   }
 }
 

@@ -2,6 +2,7 @@ import { SingleBar } from 'cli-progress'
 import { Help } from 'commander'
 import { formatBytes } from '../memory/bytes.ts'
 import type { RunEvent, Stage } from '../train/events.ts'
+import { describeRecompute } from '../train/recompute.ts'
 
 type StepEvent = Extract<RunEvent, { type: 'step' }>
 
@@ -95,7 +96,8 @@ function describePlan({ parameters, bytes, recompute }: Extract<RunEvent, { type
     `${parameters.adapter} parameters on a model of ${parameters.trained}`,
     `${formatBytes(bytes.total)}: ${formatBytes(weights)} of weights`,
     `${formatBytes(bytes.adapter)} for the adapter`,
-    `${formatBytes(bytes.activations)} of activations (recompute: ${recompute})`,
+    `${formatBytes(bytes.activations)} of activations (recompute ${describeRecompute(recompute)})`,
+    ...(bytes.host > 0 ? [`${formatBytes(bytes.host)} of host memory`] : []),
   ].join(', ')
 }
 

@@ -13,7 +13,7 @@ export function metaModel(config: LlamaConfig, quantize: Quantization, device: D
 }
 
 /** A model without data that takes the same bytes of an arena as `model` does, pairs of its adapter included. */
-function metaTwin(model: Model): Model {
+export function metaTwin(model: Model): Model {
   const twin = metaModel(model.config, 'none', model.device)
   const like = ({ shape, dtype }: Tensor) => twin.device.empty(shape, dtype)
   const originals = linears(model)

@@ -1,4 +1,3 @@
-import { MemoryError } from '../errors.ts'
 import { addAdapter, type LoraOptions } from '../lora/attach.ts'
 import { expectedTensors, type LlamaConfig } from '../model/config.ts'
 import { tensorsOf, type Weight } from '../model/linear.ts'
@@ -8,8 +7,9 @@ import { nf4ScratchBytes } from '../native/nf4.ts'
 import { elements } from '../tensor/dtype.ts'
 import type { Device } from '../tensor/tensor.ts'
 import { AdamW, adamWDefaults } from '../train/adamW.ts'
-import { type Recompute, recomputes, trainStep } from '../train/step.ts'
-import { formatBytes } from './bytes.ts'
+import { hostInputs } from '../train/layerInputs.ts'
+import type { RecomputePlan } from '../train/recompute.ts'
+import { trainStep } from '../train/step.ts'
 import { arenaBytes, fullMicroBatch, metaModel } from './measure.ts'
 
 /** What decides how much memory training takes. */
@@ -36,9 +36,12 @@ export interface MemoryPlan {
     activations: number
     /** What the largest matrix in NF4 becomes while the GPU multiplies by it. */
     scratch: number
+    /** All of the above: on the GPU, what must be free there. */
     total: number
+    /** Pinned host memory for layer inputs, beside the total. */
+    host: number
   }
-  recompute: Recompute
+  recompute: RecomputePlan
   /** Original parameters over the trained model's, a 4-bit weight counted as a quarter and scales left out, as in the paper. */
   reduction: number
 }
@@ -74,62 +77,48 @@ function scratchBytes(model: Model, device: Device): number {
   return Math.max(0, ...weights.map((weight) => ('packed' in weight ? nf4ScratchBytes(weight.shape, device) : 0)))
 }
 
-/** The memory of a training run on `device`, found by running one step of it on meta. */
-export function planTraining(
+/**
+ * Plans training on `device`, by recompute: each call runs one step on meta. The model is built once for all of them.
+ */
+export function trainingPlanner(
   config: LlamaConfig,
   shape: TrainingShape,
-  recompute: Recompute,
   device: Device,
-): MemoryPlan {
+): (recompute: RecomputePlan) => MemoryPlan {
   const model = metaModel(config, shape.quantize, device)
   const parameters = addAdapter(model, shape.lora, 0)
   const optimizer = new AdamW(parameters, adamWDefaults)
   const dropout = { rate: shape.lora.dropout, seed: 0 }
-  const microBatches = [fullMicroBatch(shape.microBatchSize * shape.sequenceLength)]
-  const activations = arenaBytes(device, (arena) => {
-    const trainer = { model, parameters, optimizer, arena, maxGradNorm: 1, recompute, dropout }
-    trainStep(trainer, { microBatches, targetCount: 1, epoch: 0, examples: [] }, 0)
-  })
+  const tokens = shape.microBatchSize * shape.sequenceLength
+  const batch = { microBatches: [fullMicroBatch(tokens)], targetCount: 1, epoch: 0, examples: [] }
   const original = countParameters(unprunedConfig(config))
   const trained = countParameters(config)
-  const weights = modelBytes(model)
-  const adapter = 4 * parameters.values.bytes
-  const scratch = scratchBytes(model, device)
-  return {
-    parameters: { original, trained, adapter: parameters.count },
-    bytes: {
-      ...weights,
-      adapter,
-      activations,
-      scratch,
-      total: weights.tables + weights.projections + weights.norms + adapter + activations + scratch,
-    },
-    recompute,
-    reduction: original / (shape.quantize === 'nf4' ? trained / 4 : trained),
+  const reduction = original / (shape.quantize === 'nf4' ? trained / 4 : trained)
+  const constant = {
+    ...modelBytes(model),
+    adapter: 4 * parameters.values.bytes,
+    scratch: scratchBytes(model, device),
+  }
+  const constantBytes = Object.values(constant).reduce((sum, bytes) => sum + bytes, 0)
+
+  return (recompute) => {
+    const host = hostInputs(model.device, recompute, tokens, config.hiddenSize)
+    const activations = arenaBytes(device, (arena) => {
+      trainStep({ model, parameters, optimizer, arena, host, maxGradNorm: 1, recompute, dropout }, batch, 0)
+    })
+    return {
+      parameters: { original, trained, adapter: parameters.count },
+      bytes: { ...constant, activations, total: constantBytes + activations, host: host?.bytes ?? 0 },
+      recompute,
+      reduction,
+    }
   }
 }
 
-/**
- * The plan with the least recomputation that fits `budget` bytes, from `recompute` on.
- * @throws {MemoryError} `E_MEMORY`: none fits; the message has the figures
- */
-export function planWithin(
+/** The memory of a training run on `device`, found by running one step of it on meta. */
+export const planTraining = (
   config: LlamaConfig,
   shape: TrainingShape,
-  recompute: Recompute,
-  budget: number,
+  recompute: RecomputePlan,
   device: Device,
-): MemoryPlan {
-  const policies = recomputes.slice(recomputes.indexOf(recompute))
-  const plans = policies.map((policy) => planTraining(config, shape, policy, device))
-  const fitting = plans.find(({ bytes }) => bytes.total <= budget)
-  if (fitting) return fitting
-  const { bytes } = plans.at(-1)!
-  throw new MemoryError('E_MEMORY', 'training does not fit the memory budget', {
-    field: 'memory',
-    expected: `at most ${formatBytes(budget)}`,
-    found: `${formatBytes(bytes.total)} with full recompute: ${formatBytes(bytes.tables + bytes.projections + bytes.norms)} of weights, ${formatBytes(bytes.adapter)} for the adapter, ${formatBytes(bytes.activations)} of activations`,
-    remedy:
-      'lower microBatchSize or sequenceLength (activations), raise the pruning ratio (weights), or raise the budget',
-  })
-}
+): MemoryPlan => trainingPlanner(config, shape, device)(recompute)

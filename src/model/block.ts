@@ -1,11 +1,12 @@
 import { attention, attentionBackward } from '../native/attention.ts'
-import { copy } from '../native/cast.ts'
+import { copy, copyInto } from '../native/cast.ts'
 import { rmsNorm, rmsNormBackward } from '../native/rmsNorm.ts'
 import { rope } from '../native/rope.ts'
 import { swiglu, swigluBackward } from '../native/swiglu.ts'
+import type { Arena } from '../tensor/arena.ts'
 import { type Tensor, zeros } from '../tensor/tensor.ts'
 import type { LayerCache } from './kvCache.ts'
-import { type Dropout, type Linear, linearBackward, linearForward } from './linear.ts'
+import { type Dropout, innerForward, type Linear, linearBackward, linearForward } from './linear.ts'
 
 /** Weight of a norm [hidden], or of a head's [head dim], f32, and its gradient where it trains. */
 export interface Norm {
@@ -47,21 +48,43 @@ export interface Tokens {
   readonly dropout?: Dropout | undefined
 }
 
+/** How an output that costs little to make reaches backward: `now` is what forward reads, `again` gives backward the same. */
+export type Cheap = <Output>(make: () => Output) => { now: Output; again: () => Output }
+
+/** It lies in memory until then. */
+export const kept: Cheap = (make) => {
+  const now = make()
+  return { now, again: () => now }
+}
+
+/** It is made again, by a pass over what lies beside it. */
+export const remade =
+  (arena: Arena): Cheap =>
+  (make) => ({ now: arena.temporary(make), again: make })
+
 export type BlockOutput = ReturnType<typeof blockForward>
 
 /**
- * Llama's decoder layer, `x` [tokens, hidden] (pre-norm, rotary, grouped-query attention, SwiGLU), with what other families
- * add to it: biases, norms of heads, a sliding window. Returns everything that backward reads; `y` is the layer's output.
- * With a cache, keys and values are appended to it and read from it.
+ * Llama's decoder layer from `x` to `y`, both [tokens, hidden] (pre-norm, rotary, grouped-query attention, SwiGLU), with
+ * what other families add to it: biases, norms of heads, a sliding window. Returns everything that backward reads.
+ * @param y may be `x`; without it all is done but the last product, whose result backward does not need
+ * @param options with a `cache`, keys and values are appended to it and read from it
  */
-export function blockForward(layer: Layer, constants: BlockConstants, x: Tensor, tokens: Tokens, cache?: LayerCache) {
+export function blockForward(
+  layer: Layer,
+  constants: BlockConstants,
+  x: Tensor,
+  y: Tensor | undefined,
+  tokens: Tokens,
+  { cheap = kept, cache }: { cheap?: Cheap; cache?: LayerCache | undefined } = {},
+) {
   const { headDim, rmsNormEps, inverseFrequencies } = constants
   const { positions, bounds, dropout } = tokens
 
-  const h1 = rmsNorm(x, layer.inputNorm.weight, rmsNormEps)
-  const q = linearForward(layer.q, h1.y, { dropout })
-  const k = linearForward(layer.k, h1.y, { dropout, ...(cache && !layer.kNorm && { into: cache.newKeys }) })
-  const v = linearForward(layer.v, h1.y, { dropout, ...(cache && { into: cache.newValues }) })
+  const h1 = cheap(() => rmsNorm(x, layer.inputNorm.weight, rmsNormEps))
+  const q = linearForward(layer.q, h1.now.y, { dropout })
+  const k = linearForward(layer.k, h1.now.y, { dropout, ...(cache && !layer.kNorm && { into: cache.newKeys }) })
+  const v = linearForward(layer.v, h1.now.y, { dropout, ...(cache && { into: cache.newValues }) })
   const queries = headNorm(layer.qNorm, q.y, rmsNormEps)
   const keys = headNorm(layer.kNorm, k.y, rmsNormEps, cache?.newKeys)
   rope(queries.y, positions, inverseFrequencies)
@@ -72,19 +95,21 @@ export function blockForward(layer: Layer, constants: BlockConstants, x: Tensor,
   const x2 = copy(x)
   const o = linearForward(layer.o, heads.y, { dropout, addTo: x2 })
 
-  const h2 = rmsNorm(x2, layer.postAttentionNorm.weight, rmsNormEps)
-  const gate = linearForward(layer.gate, h2.y, { dropout })
-  const up = linearForward(layer.up, h2.y, { dropout })
-  const a = swiglu(gate.y, up.y)
-  const y = copy(x2)
-  const down = linearForward(layer.down, a, { dropout, addTo: y })
+  const h2 = cheap(() => rmsNorm(x2, layer.postAttentionNorm.weight, rmsNormEps))
+  const gate = linearForward(layer.gate, h2.now.y, { dropout })
+  const up = linearForward(layer.up, h2.now.y, { dropout })
+  const a = cheap(() => swiglu(gate.y, up.y))
+  if (y) copyInto(x2, y)
+  const down = y
+    ? linearForward(layer.down, a.now, { dropout, addTo: y })
+    : { u: innerForward(layer.down, a.now, dropout) }
 
-  return { x, h1, q, k, v, queries, keys, heads, x2, o, h2, gate, up, a, down, y }
+  return { x, h1: h1.again, q, k, v, queries, keys, heads, x2, o, h2: h2.again, gate, up, a: a.again, down }
 }
 
 /**
- * Backward of {@link blockForward}: `dx` [tokens, hidden] comes in as d loss / d y and leaves as d loss / d x; gradients of
- * trained weights are added to theirs.
+ * Backward of {@link blockForward}: `dx` [tokens, hidden], in an arena, comes in as d loss / d y and leaves as d loss / d x;
+ * gradients of trained weights are added to theirs. `saved` cannot be used again.
  */
 export function blockBackward(
   layer: Layer,
@@ -95,13 +120,18 @@ export function blockBackward(
 ): void {
   const { headDim, inverseFrequencies } = constants
   const { positions, bounds, dropout } = tokens
-  const { x, h1, q, k, v, queries, keys, heads, x2, o, h2, gate, up, a, down } = saved
+  const { x, q, k, v, queries, keys, heads, x2, o, gate, up, down } = saved
+  const arena = dx.device as Arena
+  const start = arena.mark()
 
+  const a = saved.a()
   const da = linearBackward(layer.down, a, down.u, dx, { dropout })
-  const { dgate, dup } = swigluBackward(da, gate.y, up.y)
+  const { dgate, dup } = swigluBackward(da, gate.y, up.y, { inPlace: true })
+  const h2 = saved.h2()
   const dh2 = linearBackward(layer.gate, h2.y, gate.u, dgate, { dropout })
   linearBackward(layer.up, h2.y, up.u, dup, { dropout, addTo: dh2 })
   rmsNormBackward(dh2, x2, layer.postAttentionNorm.weight, h2.rstd, dx, layer.postAttentionNorm.grad)
+  arena.release(start)
 
   const dheads = linearBackward(layer.o, heads.y, o.u, dx, { dropout })
   const { y: output, lse } = heads
@@ -110,6 +140,7 @@ export function blockBackward(
   rope(attended.dk, positions, inverseFrequencies, { inverse: true })
   const dq = headNormBackward(layer.qNorm, attended.dq, q.y, queries.rstd)
   const dk = headNormBackward(layer.kNorm, attended.dk, k.y, keys.rstd)
+  const h1 = saved.h1()
   const dh1 = linearBackward(layer.q, h1.y, q.u, dq, { dropout })
   linearBackward(layer.k, h1.y, k.u, dk, { dropout, addTo: dh1 })
   linearBackward(layer.v, h1.y, v.u, attended.dv, { dropout, addTo: dh1 })

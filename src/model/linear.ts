@@ -49,6 +49,10 @@ export interface LinearOutput {
   readonly u: Tensor | undefined
 }
 
+/** LoRA's inner activations `u` of a layer, as {@link linearForward} returns them, without the layer's output. */
+export const innerForward = ({ lora }: Linear, x: Tensor, dropout?: Dropout): Tensor | undefined =>
+  lora && loraForward(x, lora.a, lora.b, undefined, loraOptions(lora, dropout))
+
 export const outFeatures = ({ weight }: Linear): number => weight.shape[0]!
 
 /**
@@ -61,10 +65,10 @@ export function linearForward(
   options: { into?: Tensor; addTo?: Tensor; dropout?: Dropout | undefined } = {},
 ): LinearOutput {
   const { weight, bias, lora } = linear
-  const u = lora && loraForward(x, lora.a, lora.b, undefined, loraOptions(lora, options.dropout))
+  const u = innerForward(linear, x, options.dropout)
   const y = options.addTo ?? options.into ?? x.device.empty([x.shape[0]!, outFeatures(linear)], x.dtype)
   const beta = options.addTo ? 1 : 0
-  const lowRank = u && { left: u, right: lora.b, scale: lora.scale }
+  const lowRank = lora && u && { left: u, right: lora.b, scale: lora.scale }
   if (weight instanceof Tensor) gemm(x, weight, y, { transposeB: true, beta, lowRank })
   else nf4Gemm(x, weight, y, { beta, lowRank })
   if (bias) addBias(y, bias.values)

@@ -1,4 +1,4 @@
-import { cast, copyInto } from '../native/cast.ts'
+import { cast } from '../native/cast.ts'
 import { embedding, embeddingBackward } from '../native/embedding.ts'
 import { rmsNorm } from '../native/rmsNorm.ts'
 import type { Arena } from '../tensor/arena.ts'
@@ -149,8 +149,7 @@ export function modelForward(model: Model, arena: Arena, tokens: Tokens, cache?:
   const x = embed(model, tokens.ids)
   for (const [i, layer] of model.layers.entries()) {
     const mark = arena.mark()
-    const { y } = blockForward(layer, model.constants, x, tokens, cache?.layer(i))
-    copyInto(y, x)
+    blockForward(layer, model.constants, x, x, tokens, { cache: cache?.layer(i) })
     arena.release(mark)
   }
   return x

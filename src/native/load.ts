@@ -10,13 +10,14 @@ export interface Addon {
   openCuda(file: string): string
   gpu(): Gpu
   synchronize(): void
-  allocate(bytes: number, onGpu: boolean): StorageHandle
+  allocate(bytes: number, place: 'cpu' | 'cuda' | 'pinned'): StorageHandle
   view(storage: StorageHandle, byteOffset: number, dtype: number, pitch: number, ...shape: number[]): TensorHandle
   upload(tensor: TensorHandle, byteOffset: number, bytes: Uint8Array): void
   download(tensor: TensorHandle, byteOffset: number, bytes: Uint8Array): void
   fill(tensor: TensorHandle, byte: number): void
+  transfer(source: TensorHandle, target: TensorHandle): void
+  awaitTransfers(): void
   release(storage: StorageHandle): void
-  highWater(storage: StorageHandle): number
   [op: string]: unknown
 }
 

@@ -85,11 +85,13 @@ export function nf4Gemm(x: Tensor, weight: Nf4Weight, y: Tensor, options: Nf4Gem
 }
 
 /**
- * Memory beside its tensors that {@link nf4Gemm} takes on the GPU for more than a few rows of `x`: the weight in bf16, or
- * the slice of it that `native/ops/gemm/cuda.cu` multiplies at a time.
+ * Memory beside its tensors that {@link nf4Gemm} takes on the GPU for more than a few rows of `x`: the weight in bf16, or as
+ * many whole tiles of its rows as 128 MiB hold. `native/ops/gemm/cuda.cu` takes the same.
  */
-export const nf4ScratchBytes = ([rows, columns]: Nf4Weight['shape'], device: Device): number =>
-  Math.min(2 ** 29, bytesOn(device, [rows, columns], 'bf16'))
+export function nf4ScratchBytes([rows, columns]: Nf4Weight['shape'], device: Device): number {
+  const row = bytesOn(device, [1, columns], 'bf16')
+  return row * Math.min(rows, Math.floor(2 ** 27 / row / 256) * 256)
+}
 
 /** What the parts of a weight must be, for `match`. */
 function parts(op: string, { shape, packed, absmax, nestedAbsmax, nestedOffset }: Nf4Weight) {

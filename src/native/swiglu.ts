@@ -10,15 +10,23 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
   return y
 }
 
-/** Backward of {@link swiglu}. */
-export function swigluBackward(dy: Tensor, gate: Tensor, up: Tensor): { dgate: Tensor; dup: Tensor } {
+/**
+ * Backward of {@link swiglu}.
+ * @param options `inPlace` writes `dgate` over `gate` and `dup` over `up`. Default false.
+ */
+export function swigluBackward(
+  dy: Tensor,
+  gate: Tensor,
+  up: Tensor,
+  { inPlace = false } = {},
+): { dgate: Tensor; dup: Tensor } {
   const { rows, dim } = match('swigluBackward', {
     dy: [dy, 'rows dim', 'float'],
     gate: [gate, 'rows dim', dy.dtype],
     up: [up, 'rows dim', dy.dtype],
   })
-  const dgate = gate.device.empty([rows, dim], gate.dtype)
-  const dup = gate.device.empty([rows, dim], gate.dtype)
+  const dgate = inPlace ? gate : gate.device.empty([rows, dim], gate.dtype)
+  const dup = inPlace ? up : gate.device.empty([rows, dim], gate.dtype)
   call('swigluBackward', dy, gate, up, dgate, dup)
   return { dgate, dup }
 }

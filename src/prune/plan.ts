@@ -14,13 +14,16 @@ export interface LayerImportance {
 /** The dimensions that decide what can be cut, of the original model. */
 export type Dimensions = Omit<PruningPlan['source'], 'name' | 'fingerprint'>
 
+/** All but the first four and the last two, half-open, as in the paper. */
+export const layersToPruneByDefault = (numHiddenLayers: number): [number, number] => [4, numHiddenLayers - 2]
+
 /**
- * The layers to prune, half-open. By default all but the first four and the last two, as in the paper.
+ * The layers to prune, half-open. By default {@link layersToPruneByDefault}.
  * @throws {ConfigError} `E_CONFIG`: the model has no such layers
  */
 export function layersToPrune(
   numHiddenLayers: number,
-  [start, end]: readonly [number, number] = [4, numHiddenLayers - 2],
+  [start, end]: readonly [number, number] = layersToPruneByDefault(numHiddenLayers),
 ): [number, number] {
   if (start < end && end <= numHiddenLayers) return [start, end]
   throw new ConfigError('E_CONFIG', 'no such layers to prune', {

@@ -2,6 +2,7 @@ import type { MicroBatch } from '../data/batches.ts'
 import { type Model, type Projection, projectionNames } from '../model/model.ts'
 import type { Arena } from '../tensor/arena.ts'
 import { type Tensor, zeros } from '../tensor/tensor.ts'
+import { uniform } from '../train/recompute.ts'
 import { accumulate } from '../train/step.ts'
 import { type StopSignal, stopIfAborted } from '../worker/protocol.ts'
 import { type Grouping, layerImportance } from './importance.ts'
@@ -24,7 +25,7 @@ export function taylorImportance(
   const targetCount = calibration.targets.reduce((count, target) => count + Number(target >= 0), 0)
   const mark = arena.mark()
   const loss = zeros(arena, [1], 'f32')
-  accumulate({ model, arena, recompute: 'full' }, calibration, 1 / targetCount, loss, {
+  accumulate({ model, arena, recompute: uniform('full', model.layers.length) }, calibration, 1 / targetCount, loss, {
     aroundLayer: (index, backward) => {
       stopIfAborted(signal, 'prune')
       if (index < start || index >= end) return backward()

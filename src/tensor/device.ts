@@ -27,6 +27,9 @@ export const cpu = makeDevice('cpu', 'host')
 
 const cuda = makeDevice('cuda', 'gpu')
 
+/** Host memory that the GPU copies from and to by itself. */
+const pinned = makeDevice('pinned', 'gpu')
+
 /** Shapes without data, of the same bytes as on the CPU. */
 export const meta = makeDevice('meta', 'host')
 
@@ -34,6 +37,9 @@ const metaCuda = makeDevice('meta', 'gpu')
 
 /** Shapes without data, of the same bytes as on `device`. */
 export const metaOf = ({ rowAlignment }: Device): Device => (rowAlignment === meta.rowAlignment ? meta : metaCuda)
+
+/** Host memory for tensors of `device`, with the same layout. */
+export const hostOf = (device: Device): Device => ({ cpu, cuda: pinned, pinned, meta: metaOf(device) })[device.kind]
 
 export const deviceNames = ['auto', 'cpu', 'cuda'] as const
 export type DeviceName = (typeof deviceNames)[number]

@@ -2,11 +2,11 @@ import { onDevice } from '../native/gpuErrors.ts'
 import { addon, type StorageHandle, type TensorHandle } from '../native/load.ts'
 import { bytesPerElement, type DType, dtypes, elements } from './dtype.ts'
 
-export type DeviceKind = 'cpu' | 'cuda' | 'meta'
+export type DeviceKind = 'cpu' | 'cuda' | 'pinned' | 'meta'
 
 /**
- * A place where tensors are made. `cpu` and `cuda` hold data; `meta` only shapes, so a computation on it counts bytes and
- * does nothing else. An arena is a device too: what is computed from tensors in an arena lies in that arena.
+ * A place where tensors are made. `cpu` and `cuda` hold data, and so does `pinned`, host memory beside the GPU, where nothing is
+ * computed; `meta` holds only shapes, so a computation on it counts bytes and does nothing else. An arena is a device too: what is computed from tensors in an arena lies in that arena.
  */
 export interface Device {
   readonly kind: DeviceKind
@@ -141,7 +141,7 @@ export class Tensor {
 
 /** Zeroed memory of a device; none on meta. */
 export function allocate(kind: DeviceKind, bytes: number): StorageHandle | undefined {
-  return kind === 'meta' ? undefined : onDevice(() => addon().allocate(bytes, kind === 'cuda'))
+  return kind === 'meta' ? undefined : onDevice(() => addon().allocate(bytes, kind))
 }
 
 const bytesOf = (data: NodeJS.TypedArray) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength)

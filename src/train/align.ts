@@ -1,20 +1,24 @@
 import { batchStream } from '../data/batches.ts'
 import type { Example } from '../data/encode.ts'
 import { type Checkpoint, writeCheckpoint } from '../formats/huggingFace.ts'
-import { arenaFor, fullMicroBatch } from '../memory/measure.ts'
+import { firstThat, memoryBudget } from '../memory/budget.ts'
+import { arenaBytes, fullMicroBatch, metaTwin } from '../memory/measure.ts'
 import { expectedTensors } from '../model/config.ts'
 import { buildModel, linears, type Model, norms } from '../model/model.ts'
 import type { OpenCheckpoint } from '../model/open.ts'
 import { converted, heldDtype, readTensor } from '../model/weights.ts'
 import { cast, copyInto } from '../native/cast.ts'
 import type { ResolvedOptions } from '../options.ts'
+import { Arena } from '../tensor/arena.ts'
 import type { Device, Tensor } from '../tensor/tensor.ts'
 import { zeros } from '../tensor/tensor.ts'
 import type { Context } from '../worker/protocol.ts'
 import { AdamW, adamWDefaults } from './adamW.ts'
 import type { RunEvent } from './events.ts'
+import { hostInputs } from './layerInputs.ts'
 import { runLoop } from './loop.ts'
 import { ParameterSet } from './parameters.ts'
+import { type RecomputePlan, recomputePlans } from './recompute.ts'
 import { accumulate } from './step.ts'
 
 /**
@@ -68,14 +72,23 @@ export function alignModel(
   folder: string,
   context: Context<RunEvent>,
 ): void {
-  const { microBatchSize, sequenceLength, weightDecay, maxGradNorm, recompute, steps, seed, resume } = options
-  const largest = fullMicroBatch(microBatchSize * sequenceLength)
-  const arena = arenaFor(model, (twin, meta) =>
-    accumulate({ model: twin, arena: meta, recompute }, largest, 1, zeros(meta, [1], 'f32')),
-  )
-  const streamOptions = { ...options, packing: false, shuffle: true, dropLast: false }
+  const { microBatchSize, sequenceLength, weightDecay, maxGradNorm, steps, seed, resume } = options
   const optimizer = new AdamW(parameters, { ...adamWDefaults, weightDecay })
-  const trainer = { model, parameters, optimizer, arena, maxGradNorm, recompute, dropout: { rate: 0, seed } }
+  const { device } = model
+  const tokens = microBatchSize * sequenceLength
+  const twin = metaTwin(model)
+  const micro = (arena: Arena, recompute: RecomputePlan) => {
+    const host = hostInputs(arena, recompute, tokens, model.config.hiddenSize)
+    accumulate({ model: twin, arena, host, recompute }, fullMicroBatch(tokens), 1, zeros(arena, [1], 'f32'))
+  }
+  const bytesOf = (recompute: RecomputePlan) => arenaBytes(device, (arena) => micro(arena, recompute))
+  const budget = memoryBudget(undefined, device.kind === 'cuda')
+  const plans = recomputePlans(options, model.layers.length, device)
+  const recompute = firstThat(plans, (plan) => bytesOf(plan) <= budget)
+  const arena = new Arena(device, bytesOf(recompute))
+  const host = hostInputs(device, recompute, tokens, model.config.hiddenSize)
+  const streamOptions = { ...options, packing: false, shuffle: true, dropLast: false }
+  const trainer = { model, parameters, optimizer, arena, host, maxGradNorm, recompute, dropout: { rate: 0, seed } }
   try {
     runLoop(
       {
@@ -91,8 +104,7 @@ export function alignModel(
       context,
     )
   } finally {
-    arena.dispose()
-    optimizer.dispose()
+    for (const owner of [arena, host, optimizer]) owner?.dispose()
   }
 }
 

@@ -42,7 +42,9 @@ export function runLoop(options: LoopOptions, { emit, signal }: Context<RunEvent
     : undefined
   const stream = options.batches(resumed?.batches)
   const progress: Progress = { step: 0, evaluatedStep: 0, evaluationsSinceBest: 0, ...resumed, batches: stream.state }
+  let savedStep = progress.step
   const save = () => {
+    savedStep = progress.step
     const saved = saveCheckpoint(folder, parameters, optimizer, progress, options.keepCheckpoints)
     emit({ type: 'checkpoint', stage, step: progress.step, folder: saved })
   }
@@ -51,15 +53,15 @@ export function runLoop(options: LoopOptions, { emit, signal }: Context<RunEvent
   const source = stream[Symbol.iterator]()
   for (;;) {
     if (evaluation && isDue(progress, evaluation.every, schedule.totalSteps)) record(evaluation.evaluate())
+    const isLast = progress.step >= schedule.totalSteps || isStale(progress, evaluation?.patience)
+    const isSaved = progress.step === savedStep || progress.step % options.saveSteps !== 0
+    if (signal.aborted || isLast || !isSaved) save()
     if (signal.aborted) {
-      save()
       throw new AbortError(`${stage} was aborted after step ${progress.step}`, { remedy: 'resume to go on from there' })
     }
-    if (progress.step >= schedule.totalSteps || isStale(progress, evaluation?.patience)) break
+    if (isLast) break
     step(source.next().value)
-    if (progress.step % options.saveSteps === 0) save()
   }
-  save()
   if (progress.best) loadParameters(path.join(folder, bestFile), parameters)
   return progress
 

@@ -8,14 +8,14 @@ import { writeAdapter } from '../formats/peft.ts'
 import { formatPruning, planDigest } from '../formats/pruningJson.ts'
 import type { Adapter } from '../lora/adapter.ts'
 import { recoverAdapter } from '../lora/recover.ts'
-import { parseBytes } from '../memory/bytes.ts'
-import { type MemoryPlan, planTraining, planWithin } from '../memory/planner.ts'
+import { memoryBudget, planWithin } from '../memory/budget.ts'
+import type { MemoryPlan } from '../memory/planner.ts'
 import { disposeModel } from '../model/model.ts'
 import { type OpenCheckpoint, openModelFolder, readModel } from '../model/open.ts'
 import { addon } from '../native/load.ts'
 import type { ResolvedOptions } from '../options.ts'
 import { pruneModel } from '../prune/prune.ts'
-import { describeDevice, gpu, openDevice } from '../tensor/device.ts'
+import { describeDevice, openDevice } from '../tensor/device.ts'
 import type { Device } from '../tensor/tensor.ts'
 import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts'
 import type { Context } from '../worker/protocol.ts'
@@ -183,7 +183,5 @@ function describe(source: string | string[], { statistics }: Examples): string {
 function memoryPlan({ options, device }: Run, { config }: OpenCheckpoint): MemoryPlan {
   const { quantize, lora, memory, train, data } = options
   const shape = { quantize, lora, microBatchSize: train.microBatchSize, sequenceLength: data.sequenceLength }
-  if (memory === undefined && device.kind === 'cpu') return planTraining(config, shape, train.recompute, device)
-  const budget = memory === undefined ? gpu().freeBytes : parseBytes(memory, 'memory')
-  return planWithin(config, shape, train.recompute, budget, device)
+  return planWithin(config, shape, train, memoryBudget(memory, device.kind === 'cuda'), device)
 }

@@ -1,18 +1,16 @@
 import type { Batch, MicroBatch } from '../data/batches.ts'
-import { type BlockOutput, blockBackward, blockForward, type Layer, type Tokens } from '../model/block.ts'
+import { blockBackward, blockForward, kept, remade, type Tokens } from '../model/block.ts'
 import { headLoss, targetsOf } from '../model/head.ts'
 import type { Dropout } from '../model/linear.ts'
 import { embed, embedBackward, type Model } from '../model/model.ts'
-import { copyInto } from '../native/cast.ts'
 import { clipGradNorm } from '../native/optimizer.ts'
 import type { Arena } from '../tensor/arena.ts'
+import { awaitTransfers } from '../tensor/hostMemory.ts'
 import { type Tensor, tensorFrom, zeros } from '../tensor/tensor.ts'
 import type { AdamW } from './adamW.ts'
+import { LayerInputs } from './layerInputs.ts'
 import type { ParameterSet } from './parameters.ts'
-
-/** What backward does without: `none` keeps every activation, `full` keeps layer inputs and runs each layer again. */
-export const recomputes = ['none', 'full'] as const
-export type Recompute = (typeof recomputes)[number]
+import { type RecomputePlan, recomputeOf } from './recompute.ts'
 
 export interface Trainer {
   readonly model: Model
@@ -21,8 +19,10 @@ export interface Trainer {
   readonly optimizer: AdamW
   /** Holds a step's activations, and nothing between steps. */
   readonly arena: Arena
+  /** Holds the layer inputs that `recompute` offloads. */
+  readonly host?: Tensor | undefined
   readonly maxGradNorm: number
-  readonly recompute: Recompute
+  readonly recompute: RecomputePlan
   readonly dropout: { readonly rate: number; readonly seed: number }
 }
 
@@ -55,7 +55,7 @@ export function trainStep(trainer: Trainer, batch: Batch, learningRate: number):
  * @param aroundLayer is called for each layer, last first, and runs its backward pass
  */
 export function accumulate(
-  { model, arena, recompute }: Pick<Trainer, 'model' | 'arena' | 'recompute'>,
+  { model, arena, host, recompute }: Pick<Trainer, 'model' | 'arena' | 'host' | 'recompute'>,
   micro: MicroBatch,
   scale: number,
   loss: Tensor,
@@ -64,38 +64,32 @@ export function accumulate(
   const { dropout, aroundLayer = (_index, backward) => backward() } = options
   const { constants } = model
   const start = arena.mark()
+  if (host) awaitTransfers(arena) // of a step that failed
   const tokens = toDevice(arena, micro, dropout)
   const dx = zeros(arena, [micro.ids.length, model.config.hiddenSize], arena.activations)
 
   let x = embed(model, tokens.ids)
-  const layers = model.layers.map((layer): { mark: number; input: Tensor; output?: BlockOutput } => {
+  const inputs = new LayerInputs(x, recompute, host)
+  const layers = model.layers.map((layer, i) => {
     const mark = arena.mark()
+    const setting = recomputeOf(recompute, i)
+    const cheap = setting === 'none' ? kept : remade(arena)
     const input = x
-    if (recompute === 'full') {
-      x = layerOutput(layer, input)
-      return { mark, input }
-    }
-    const output = blockForward(layer, constants, input, tokens)
-    x = output.y
-    return { mark, input, output }
+    x = inputs.outputOf(i)
+    const forward = (y?: Tensor) => blockForward(layer, constants, input, y, tokens, { cheap })
+    const saved = setting === 'full' ? void arena.temporary(() => forward(x)) : forward(x)
+    arena.releaseTemporary()
+    return { layer, mark, saved: () => saved ?? forward() }
   })
   headLoss(model.head, constants.rmsNormEps, x, targetsOf(micro.targets), scale, loss, { dx, dropout })
-  for (let i = layers.length - 1; i >= 0; i--) {
-    const layer = model.layers[i]!
-    const { mark, input, output = blockForward(layer, constants, input, tokens) } = layers[i]!
+  for (const [i, { layer, mark, saved }] of Array.from(layers.entries()).reverse()) {
+    inputs.restore(i)
+    const output = saved()
     aroundLayer(i, () => blockBackward(layer, constants, output, dx, tokens))
     arena.release(mark)
   }
   embedBackward(model, tokens.ids, dx)
   arena.release(start)
-
-  function layerOutput(layer: Layer, input: Tensor): Tensor {
-    const y = arena.empty(input.shape, input.dtype)
-    const mark = arena.mark()
-    copyInto(blockForward(layer, constants, input, tokens).y, y)
-    arena.release(mark)
-    return y
-  }
 }
 
 /** Copies a micro-batch into the arena. */

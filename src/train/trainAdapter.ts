@@ -1,6 +1,6 @@
-import { batchStream } from '../data/batches.ts'
+import { batchStream, evaluationBatches } from '../data/batches.ts'
 import type { Example } from '../data/encode.ts'
-import { evaluateExamples } from '../infer/perplexity.ts'
+import { evaluateLoss } from '../infer/perplexity.ts'
 import type { Adapter } from '../lora/adapter.ts'
 import { adapterFrom, addAdapter } from '../lora/attach.ts'
 import type { MemoryPlan } from '../memory/planner.ts'
@@ -11,6 +11,7 @@ import type { Context } from '../worker/protocol.ts'
 import { AdamW, adamWDefaults } from './adamW.ts'
 import type { Progress } from './checkpoint.ts'
 import type { RunEvent } from './events.ts'
+import { hostInputs } from './layerInputs.ts'
 import { runLoop } from './loop.ts'
 
 /** Steps that `epochs` over `examples` take, unless `maxSteps` is less. */
@@ -30,15 +31,18 @@ export function trainAdapter(
   const { microBatchSize, weightDecay, maxGradNorm } = train
   const { sequenceLength } = data
   const parameters = addAdapter(model, lora, seed)
+  const { recompute } = plan
   const arena = new Arena(model.device, plan.bytes.activations)
+  const host = hostInputs(model.device, recompute, microBatchSize * sequenceLength, model.config.hiddenSize)
   const optimizer = new AdamW(parameters, { ...adamWDefaults, weightDecay })
   const trainer = {
     model,
     parameters,
     optimizer,
     arena,
+    host,
     maxGradNorm,
-    recompute: plan.recompute,
+    recompute,
     dropout: { rate: lora.dropout, seed },
   }
   const streamOptions = { ...data, ...train, sequenceLength, shuffle: true, seed, dropLast: false }
@@ -59,7 +63,9 @@ export function trainAdapter(
           evaluation: {
             every: train.evalSteps,
             patience: train.patience,
-            evaluate: () => evaluateExamples(model, held, { microBatchSize, sequenceLength }, context.signal),
+            // In the arena of a step, which is empty between steps and never needs less.
+            evaluate: () =>
+              evaluateLoss(model, arena, evaluationBatches(held, { microBatchSize, sequenceLength }), context.signal),
           },
         }),
       },
@@ -67,6 +73,6 @@ export function trainAdapter(
     )
     return { adapter: adapterFrom(parameters, lora, options.model), progress }
   } finally {
-    for (const owner of [arena, optimizer, parameters]) owner.dispose()
+    for (const owner of [arena, host, optimizer, parameters]) owner?.dispose()
   }
 }

@@ -9,6 +9,7 @@ import { copy } from '../../src/native/cast.ts'
 import { Arena } from '../../src/tensor/arena.ts'
 import { cudaStatus, gpu, openDevice } from '../../src/tensor/device.ts'
 import type { Device } from '../../src/tensor/tensor.ts'
+import { uniform } from '../../src/train/recompute.ts'
 import { trainStep } from '../../src/train/step.ts'
 import { expectError } from '../formats/scratch.ts'
 import { goldenPath } from '../golden.ts'
@@ -26,7 +27,7 @@ function faults(device: Device): void {
   function setUp() {
     const model = loadDirectory(goldenPath('models', 'llama2'), device, 'nf4')
     const parameters = addAdapter(model, shape.lora, 0)
-    const plan = planTraining(model.config, shape, 'none', device)
+    const plan = planTraining(model.config, shape, uniform('none', model.layers.length), device)
     const arena = new Arena(device, plan.bytes.activations)
     const trainer = trainerOf(model, parameters, { arena })
     const step = () => trainStep(trainer, batchOf(fullMicroBatch(shape.microBatchSize * shape.sequenceLength)), 1e-3)

@@ -8,7 +8,7 @@ const addon = createRequire(import.meta.url)(fileURLToPath(new URL('loram.node',
 addon.openCuda(fileURLToPath(new URL('loram_cuda.so', release)))
 
 const [f32, i32] = [0, 4]
-const tensor = (dtype, ...shape) => addon.view(addon.allocate(4096, true), 0, dtype, shape.at(-1), ...shape)
+const tensor = (dtype, ...shape) => addon.view(addon.allocate(4096, 'cuda'), 0, dtype, shape.at(-1), ...shape)
 const [weight, ids, y] = [tensor(f32, 8, 4), tensor(i32, 1), tensor(f32, 1, 4)]
 addon.upload(ids, 0, new Uint8Array(Int32Array.of(2 ** 30).buffer))
 

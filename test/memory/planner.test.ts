@@ -1,10 +1,15 @@
+import { isDeepStrictEqual } from 'node:util'
 import { describe, expect, test } from 'vitest'
 import { evaluateLoss } from '../../src/infer/perplexity.ts'
 import { addAdapter, loraDefaults, targetModules } from '../../src/lora/attach.ts'
+import { planWithin } from '../../src/memory/budget.ts'
+import { formatBytes } from '../../src/memory/bytes.ts'
 import { arenaBytes, fullMicroBatch, metaModel } from '../../src/memory/measure.ts'
-import { modelBytes, planTraining, planWithin, type TrainingShape } from '../../src/memory/planner.ts'
+import { modelBytes, planTraining, type TrainingShape, trainingPlanner } from '../../src/memory/planner.ts'
 import { Arena } from '../../src/tensor/arena.ts'
-import { cpu } from '../../src/tensor/device.ts'
+import { cpu, metaDevice } from '../../src/tensor/device.ts'
+import { hostInputs } from '../../src/train/layerInputs.ts'
+import { type RecomputePlan, recomputePlans, recomputes, uniform } from '../../src/train/recompute.ts'
 import { trainStep } from '../../src/train/step.ts'
 import { neverAborted } from '../../src/worker/protocol.ts'
 import { expectError } from '../formats/scratch.ts'
@@ -15,18 +20,19 @@ import { prunedConfigOf } from '../prune/paperModels.ts'
 import { batchOf, trainerOf } from '../train/support.ts'
 
 const lora = { ...loraDefaults, dropout: 0 }
-const cases: [string, string[], TrainingShape, 'none' | 'full'][] = [
+const qlora = { quantize: 'nf4', lora, microBatchSize: 2, sequenceLength: 31 } as const
+const cases: [string, string[], TrainingShape, Partial<RecomputePlan>][] = [
   [
     'LoRA on everything',
     ['models', 'llama3'],
     { quantize: 'none', lora: { ...lora, targets: targetModules }, microBatchSize: 2, sequenceLength: 33 },
-    'none',
+    { none: 2 },
   ],
   [
     'LoRA with full recompute and tied embeddings',
     ['models', 'llama3-tied'],
     { quantize: 'none', lora, microBatchSize: 3, sequenceLength: 20 },
-    'full',
+    { full: 2 },
   ],
   [
     'QLoRA on a model with biases',
@@ -49,31 +55,35 @@ const cases: [string, string[], TrainingShape, 'none' | 'full'][] = [
       microBatchSize: 1,
       sequenceLength: 57,
     },
-    'none',
+    { full: 2, cheap: 1, none: 1, offloaded: 1 },
   ],
+  ['alike for every layer', ['loram', 'pruned'], qlora, { cheap: 4 }],
+  ['with all that can be offloaded', ['loram', 'pruned'], qlora, { full: 4, offloaded: 3 }],
 ]
 
 onEveryDevice('the memory plan', (device) => {
-  describe.each(cases)('of %s', (_name, folder, shape, recompute) => {
+  describe.each(cases)('of %s', (_name, folder, shape, counts) => {
+    const recompute = { none: 0, cheap: 0, full: 0, offloaded: 0, ...counts }
     const model = loadDirectory(goldenPath(...folder), device, shape.quantize)
     const plan = planTraining(model.config, shape, recompute, device)
     const micro = fullMicroBatch(shape.microBatchSize * shape.sequenceLength)
     const parameters = addAdapter(model, shape.lora, 0)
+    const host = hostInputs(device, recompute, micro.ids.length, model.config.hiddenSize)
     const step = (bytes: number, ...micros: (typeof micro)[]) => {
       const arena = new Arena(device, bytes)
       const dropout = { rate: shape.lora.dropout, seed: 0 }
-      trainStep(trainerOf(model, parameters, { arena, recompute, dropout }), batchOf(...micros), 0)
+      trainStep(trainerOf(model, parameters, { arena, host, recompute, dropout }), batchOf(...micros), 0)
       return arena
     }
 
     test('is what a step takes of the arena, to the byte', () => {
       const arena = step(plan.bytes.activations, micro)
-      expect(arena.measuredPeak).toBe(plan.bytes.activations)
+      expect(arena.peak).toBe(plan.bytes.activations)
       expect(arena.mark()).toBe(0)
     })
 
     test('holds for a step of several micro-batches, which take it in turn', () => {
-      expect(step(plan.bytes.activations, micro, micro, micro).measuredPeak).toBe(plan.bytes.activations)
+      expect(step(plan.bytes.activations, micro, micro, micro).peak).toBe(plan.bytes.activations)
     })
 
     test('is not a byte too large', () => {
@@ -81,7 +91,8 @@ onEveryDevice('the memory plan', (device) => {
     })
 
     test('has the bytes of weights and parameters as they are held', () => {
-      expect(plan.bytes).toMatchObject({ ...modelBytes(model), adapter: 4 * parameters.values.bytes })
+      const adapter = 4 * parameters.values.bytes
+      expect(plan.bytes).toMatchObject({ ...modelBytes(model), adapter, host: host?.bytes ?? 0 })
       expect(plan.parameters.adapter).toBe(parameters.count)
     })
   })
@@ -93,25 +104,57 @@ onEveryDevice('the memory plan', (device) => {
     const bytes = arenaBytes(device, (arena) => evaluate(metaModel(model.config, 'none', device), arena))
     const arena = new Arena(device, bytes)
     evaluate(model, arena)
-    expect(arena.measuredPeak).toBe(bytes)
+    expect(arena.peak).toBe(bytes)
   })
 })
 
 describe('a budget', () => {
-  const config = prunedConfigOf('LLaMA-2-13B', 0.65)
+  const device = metaDevice('cuda')
+  const auto = { recompute: 'auto' } as const
   const shape: TrainingShape = { quantize: 'nf4', lora, microBatchSize: 1, sequenceLength: 512 }
-  const [none, full] = (['none', 'full'] as const).map((recompute) => planTraining(config, shape, recompute, cpu))
 
-  test('takes the least recomputation that fits', () => {
-    expect(full!.bytes.total).toBeLessThan(none!.bytes.total)
-    expect(planWithin(config, shape, 'none', none!.bytes.total, cpu)).toEqual(none)
-    expect(planWithin(config, shape, 'none', none!.bytes.total - 1, cpu)).toEqual(full)
-    expect(planWithin(config, shape, 'full', none!.bytes.total, cpu)).toEqual(full)
+  test.each(['LLaMA-2-13B', 'LLaMA-3.1-70B'] as const)(
+    'is filled with the plan of %s that recomputes least',
+    (name) => {
+      const config = prunedConfigOf(name, 0.85)
+      const planOf = trainingPlanner(config, shape, device)
+      const plans = recomputePlans(auto, config.layers.length, device)
+      const some = plans.filter((_, i) => i % 8 === 0 || i === plans.length - 1)
+      const bytes = some.map((plan) => planOf(plan).bytes.total)
+      expect(bytes.toSorted((a, b) => b - a)).toEqual(bytes)
+      const middle = bytes[Math.floor(bytes.length / 2)]!
+      const found = planWithin(config, shape, auto, middle, device)
+      expect(found.bytes.total).toBeLessThanOrEqual(middle)
+      const before = plans.findIndex((plan) => isDeepStrictEqual(plan, found.recompute)) - 1
+      expect(planOf(plans[before]!).bytes.total).toBeGreaterThan(middle)
+    },
+  )
+
+  test('of any size recomputes nothing that is not asked for', () => {
+    const config = prunedConfigOf('LLaMA-2-13B', 0.65)
+    for (const recompute of recomputes) {
+      const plan = planWithin(config, shape, { recompute }, Number.POSITIVE_INFINITY, device)
+      expect(plan.recompute).toEqual(uniform(recompute, 40))
+    }
+    expect(planWithin(config, shape, auto, Number.POSITIVE_INFINITY, device).recompute).toEqual(uniform('none', 40))
   })
 
-  test('that nothing fits is refused with the figures', () => {
-    const details = { field: 'memory', found: expect.stringContaining('with full recompute') }
-    expectError(() => planWithin(config, shape, 'none', full!.bytes.total - 1, cpu), 'E_MEMORY', details)
+  test('that nothing fits is refused with the figures, and with what would save most', () => {
+    const config = prunedConfigOf('LLaMA-2-13B', 0.65)
+    const large = { ...shape, microBatchSize: 8, sequenceLength: 2048 }
+    const least = planWithin(config, large, { recompute: 'auto', offload: true }, Number.POSITIVE_INFINITY, device)
+    const halved = planTraining(config, { ...large, microBatchSize: 4 }, least.recompute, device)
+    const saved = formatBytes(least.bytes.total - halved.bytes.total)
+    expectError(() => planWithin(config, large, auto, least.bytes.total - 1, device), 'E_MEMORY', {
+      field: 'memory',
+      found: expect.stringContaining(
+        `${formatBytes(least.bytes.total)} with recompute full for 40 layers (39 offloaded)`,
+      ),
+      remedy: expect.stringMatching(`microBatchSize 4 saves ${saved}; sequenceLength 1024 saves ${saved}; .* saves`),
+    })
+    expectError(() => planWithin(config, large, { recompute: 'none' }, least.bytes.total, device), 'E_MEMORY', {
+      remedy: expect.stringMatching(/^offload true saves .*; recompute full saves .*; microBatchSize 4 saves/),
+    })
   })
 })
 
@@ -127,12 +170,17 @@ describe('the paper', () => {
     ['LLaMA-2-70B', 0.95, 'nf4', '28.56'],
     ['LLaMA-3.1-70B', 0.85, 'nf4', '15.81'],
   ] as const)('%s cut by %d, quantised to %s, is %s times smaller', (model, ratio, quantize, times) => {
-    const { reduction } = planTraining(prunedConfigOf(model, ratio), { ...shape, quantize }, 'none', cpu)
+    const { reduction } = planTraining(prunedConfigOf(model, ratio), { ...shape, quantize }, uniform('none', 80), cpu)
     expect(reduction.toFixed(2)).toBe(times)
   })
 
   test('LLaMA-3.1-70B cut by 0.85 takes 8.12 GB of projections in NF4 and 4.20 GB of tables in bf16', () => {
-    const { bytes } = planTraining(prunedConfigOf('LLaMA-3.1-70B', 0.85), { ...shape, quantize: 'nf4' }, 'none', cpu)
+    const { bytes } = planTraining(
+      prunedConfigOf('LLaMA-3.1-70B', 0.85),
+      { ...shape, quantize: 'nf4' },
+      uniform('none', 80),
+      cpu,
+    )
     expect(bytes.projections / 1e9).toBeCloseTo(8.12, 2)
     expect(bytes.tables / 1e9).toBeCloseTo(4.2, 2)
   })

@@ -8,7 +8,7 @@ const addon = createRequire(import.meta.url)('../../build/Release/loram.node')
 function tensor(...shape) {
   const count = shape.reduce((product, size) => product * size, 1)
   const values = Float32Array.from({ length: count }, (_, i) => ((i * i + count) % 257) / 128 - 1)
-  const handle = addon.view(addon.allocate(count * 4, false), 0, 0, shape.at(-1), ...shape)
+  const handle = addon.view(addon.allocate(count * 4, 'cpu'), 0, 0, shape.at(-1), ...shape)
   addon.upload(handle, 0, new Uint8Array(values.buffer))
   return { handle, count }
 }

@@ -12,7 +12,7 @@ const results = []
 
 function tensor(dtype, shape, values) {
   const bytes = shape.reduce((product, size) => product * size, 1) * bytesPerElement[dtype]
-  const handle = addon.view(addon.allocate(bytes, false), 0, dtypes[dtype], shape.at(-1), ...shape)
+  const handle = addon.view(addon.allocate(bytes, 'cpu'), 0, dtypes[dtype], shape.at(-1), ...shape)
   if (values) addon.upload(handle, 0, new Uint8Array(values.buffer))
   results.push({ handle, bytes })
   return handle

@@ -10,6 +10,7 @@ import { buildModel, linears, type Model } from '../../src/model/model.ts'
 import { cast } from '../../src/native/cast.ts'
 import { dequantizeNf4, type Nf4Weight } from '../../src/native/nf4.ts'
 import { type Device, Tensor, tensorFrom } from '../../src/tensor/tensor.ts'
+import { recomputes, uniform } from '../../src/train/recompute.ts'
 import { learningRateAt } from '../../src/train/schedule.ts'
 import { type StepResult, type Trainer, trainStep } from '../../src/train/step.ts'
 import { goldenPath, goldenValues } from '../golden.ts'
@@ -23,9 +24,10 @@ const batch = goldenBatch(golden)
 const base = (device: Device) => loadDirectory(goldenPath('models', 'llama3'), device)
 
 onEveryDevice('LoRA, against PEFT', (device) => {
-  test('loss and the gradients of all A and B', () => {
+  test.each(recomputes)('loss and the gradients of all A and B, recompute %s', (recompute) => {
     const model = base(device)
-    const trainer = trainerOf(model, trainAdapter(model, adapter))
+    const plan = uniform(recompute, model.layers.length)
+    const trainer = trainerOf(model, trainAdapter(model, adapter), { recompute: plan })
     expectGolden([backward(trainer, batchOf(batch))], golden('loss').data)
     for (const [name, { grad }] of trainer.parameters.byName) expectGolden(grad, golden(`grad.${peftName(name)}`).data)
   })

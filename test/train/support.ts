@@ -7,6 +7,7 @@ import type { Model } from '../../src/model/model.ts'
 import { zeros } from '../../src/tensor/tensor.ts'
 import { AdamW, adamWDefaults } from '../../src/train/adamW.ts'
 import type { ParameterSet } from '../../src/train/parameters.ts'
+import { uniform } from '../../src/train/recompute.ts'
 import { accumulate, type Trainer } from '../../src/train/step.ts'
 import { testArena } from '../model/support.ts'
 import { expectWithin, generator, toArray, unitRoundoff } from '../ops/support.ts'
@@ -40,7 +41,7 @@ export function trainerOf(
     optimizer: new AdamW(parameters, { ...adamWDefaults, weightDecay }),
     arena: options.arena ?? testArena(model.device),
     maxGradNorm: 1,
-    recompute: 'none',
+    recompute: uniform('none', model.layers.length),
     dropout: { rate: 0, seed: 0 },
     ...rest,
   }

@@ -27,8 +27,8 @@ void multiplyAs(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, 
   addLowRank<orderB>(extra, c, stream);
 }
 
-// Weights of more bytes than this are dequantised and multiplied in slices.
-constexpr int64_t sliceBytes = 512 << 20;
+// Weights of more bytes than this are dequantised and multiplied in slices: nf4ScratchBytes in src/native/nf4.ts.
+constexpr int64_t sliceBytes = 128 << 20;
 
 // y = x * w^T, or x * w, with w dequantised into scratch memory: its 2.5 bytes a weight cost less time than decoding it
 // anew for every tile of y. Slices of x * w are added up in y.

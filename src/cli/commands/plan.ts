@@ -1,6 +1,7 @@
 import * as api from '../../api/plan.ts'
 import { formatBytes } from '../../memory/bytes.ts'
 import { planCommandOptions } from '../../options.ts'
+import { describeRecompute } from '../../train/recompute.ts'
 import { command } from '../command.ts'
 import { table } from '../output.ts'
 
@@ -14,7 +15,7 @@ export const plan = command({
       ['original model', `${count(original.parameters)} parameters, ${formatBytes(original.bytes.total)}`],
       ['trained on', `${count(parameters.trained)} parameters, a reduction of ${reduction.toFixed(2)}x`],
       ['adapter', `${count(parameters.adapter)} parameters`],
-      ['recompute', recompute],
+      ['recompute', describeRecompute(recompute)],
       ['memory of training', formatBytes(bytes.total)],
       ['  embedding and head', formatBytes(bytes.tables)],
       ['  projections', formatBytes(bytes.projections)],
@@ -22,6 +23,7 @@ export const plan = command({
       ['  adapter', `${formatBytes(bytes.adapter)}, gradients and AdamW included`],
       ['  activations', formatBytes(bytes.activations)],
       ['  scratch', formatBytes(bytes.scratch)],
+      ['host memory', formatBytes(bytes.host)],
     ]),
 })
 

@@ -1,0 +1,62 @@
+import { MemoryError } from '../errors.ts'
+import type { LlamaConfig } from '../model/config.ts'
+import { gpu } from '../tensor/device.ts'
+import type { Device } from '../tensor/tensor.ts'
+import { describeRecompute, type RecomputeChoice, type RecomputePlan, recomputePlans } from '../train/recompute.ts'
+import { formatBytes, parseBytes } from './bytes.ts'
+import { type MemoryPlan, type TrainingShape, trainingPlanner } from './planner.ts'
+import { describeSavings } from './savings.ts'
+
+/** Left on the GPU for what CUDA takes by itself once training runs: the code of kernels and the rounding of its pools. */
+const cudaMargin = 256 << 20
+
+/**
+ * Bytes that training may take: `memory`, else on a GPU what is free there but 256 MiB, else any number.
+ * @throws {ConfigError} `E_CONFIG`: `memory` is no amount
+ */
+export function memoryBudget(memory: string | number | undefined, onGpu: boolean): number {
+  if (memory !== undefined) return parseBytes(memory, 'memory')
+  return onGpu ? gpu().freeBytes - cudaMargin : Number.POSITIVE_INFINITY
+}
+
+/**
+ * The first of `plans` that `fits`, found by halves: each takes no more than the one before. The last one where none does.
+ */
+export function firstThat(plans: readonly RecomputePlan[], fits: (plan: RecomputePlan) => boolean): RecomputePlan {
+  let [low, high] = fits(plans[0]!) ? [0, 0] : [1, plans.length - 1]
+  while (low < high) {
+    const middle = Math.floor((low + high) / 2)
+    if (fits(plans[middle]!)) high = middle
+    else low = middle + 1
+  }
+  return plans[high]!
+}
+
+/**
+ * The fastest plan that fits `budget` bytes, of those that `choice` leaves.
+ * @throws {MemoryError} `E_MEMORY`: none fits; the message has the figures, and what would take less
+ * @throws {ConfigError} `E_CONFIG`: `offload` where there is nothing to offload
+ */
+export function planWithin(
+  config: LlamaConfig,
+  shape: TrainingShape,
+  choice: RecomputeChoice,
+  budget: number,
+  device: Device,
+): MemoryPlan {
+  const planOf = trainingPlanner(config, shape, device)
+  const plans = recomputePlans(choice, config.layers.length, device)
+  const plan = planOf(firstThat(plans, (recompute) => planOf(recompute).bytes.total <= budget))
+  const { total, tables, projections, norms, adapter, activations } = plan.bytes
+  if (total <= budget) return plan
+  const parts = { weights: tables + projections + norms, 'the adapter': adapter, activations }
+  throw new MemoryError('E_MEMORY', 'training does not fit the memory', {
+    field: 'memory',
+    expected: `at most ${formatBytes(budget)}`,
+    found: [
+      `${formatBytes(total)} with recompute ${describeRecompute(plan.recompute)}`,
+      ...Object.entries(parts).map(([part, bytes]) => `${formatBytes(bytes)} for ${part}`),
+    ].join(', '),
+    remedy: describeSavings(config, shape, plan, device),
+  })
+}

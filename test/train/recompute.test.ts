@@ -1,0 +1,115 @@
+import { createHash } from 'node:crypto'
+import { expect, test, vi } from 'vitest'
+import type { MicroBatch } from '../../src/data/batches.ts'
+import { addAdapter, loraDefaults } from '../../src/lora/attach.ts'
+import { cpu, metaDevice } from '../../src/tensor/device.ts'
+import * as hostMemory from '../../src/tensor/hostMemory.ts'
+import type { Device, Tensor } from '../../src/tensor/tensor.ts'
+import { hostInputs } from '../../src/train/layerInputs.ts'
+import {
+  describeRecompute,
+  type RecomputeChoice,
+  type RecomputePlan,
+  recomputePlans,
+  uniform,
+} from '../../src/train/recompute.ts'
+import { trainStep } from '../../src/train/step.ts'
+import { expectError } from '../formats/scratch.ts'
+import { goldenPath } from '../golden.ts'
+import { goldenBatch, loadDirectory } from '../model/support.ts'
+import { onEveryDevice, random, readGolden } from '../ops/support.ts'
+import { batchOf, trainerOf } from './support.ts'
+
+vi.mock('../../src/tensor/hostMemory.ts', { spy: true })
+
+const batch = goldenBatch(readGolden('loram', 'golden.safetensors'))
+const layers = 4
+
+/** Loss and a digest of the gradients of two micro-batches, the second smaller, on a pruned model in NF4 whose pairs are not zero. */
+function gradients(device: Device, recompute: RecomputePlan) {
+  const model = loadDirectory(goldenPath('loram', 'pruned'), device, 'nf4')
+  const parameters = addAdapter(model, { ...loraDefaults, dropout: 0.25 }, 3)
+  parameters.values.write(random(device, [parameters.values.elements]).read())
+  const host = hostInputs(device, recompute, batch.ids.length, model.config.hiddenSize)
+  const dropout = { rate: 0.25, seed: 7 }
+  const trainer = trainerOf(model, parameters, { host, recompute, dropout, maxGradNorm: 0 })
+  const { loss } = trainStep(trainer, batchOf(batch, firstExample(batch)), 0)
+  const digest = createHash('sha256').update(parameters.grads.read()).digest('hex')
+  return { loss, digest }
+}
+
+function firstExample({ ids, targets, positions, bounds }: MicroBatch): MicroBatch {
+  const end = bounds[1]!
+  const part = (values: Int32Array) => values.slice(0, end)
+  return { ids: part(ids), targets: part(targets), positions: part(positions), bounds: Int32Array.of(0, end) }
+}
+
+const plans: RecomputePlan[] = [
+  uniform('cheap', layers),
+  uniform('full', layers),
+  { full: 0, cheap: 3, none: 1, offloaded: 0 },
+  { full: 1, cheap: 2, none: 1, offloaded: 0 },
+  { full: 2, cheap: 1, none: 1, offloaded: 1 },
+  { full: 2, cheap: 0, none: 2, offloaded: 2 },
+  { full: 4, cheap: 0, none: 0, offloaded: 3 },
+]
+
+onEveryDevice('recompute', (device) => {
+  const want = gradients(device, uniform('none', layers))
+
+  test.each(plans.map((plan) => [describeRecompute(plan), plan] as const))('%s has the bits of none', (_name, plan) => {
+    expect(gradients(device, plan)).toEqual(want)
+  })
+
+  test('finds them the same in two steps', () => {
+    const plan = { full: 4, cheap: 0, none: 0, offloaded: 3 }
+    expect(gradients(device, plan)).toEqual(gradients(device, plan))
+  })
+})
+
+test.each(plans.filter(({ offloaded }) => offloaded > 0))(
+  'offloading waits for each transfer before it counts on it: $offloaded of 4 layers',
+  (plan) => {
+    const want = gradients(cpu, uniform('none', layers))
+    const underWay: [Tensor, Tensor][] = []
+    // As late as a copy stream may be: not before somebody waits.
+    const late = vi.mocked(hostMemory.transfer).mockImplementation((x, y) => void underWay.push([x, y]))
+    const wait = vi.mocked(hostMemory.awaitTransfers).mockImplementation(() => {
+      for (const [x, y] of underWay.splice(0)) y.write(x.read())
+    })
+    try {
+      expect(gradients(cpu, plan)).toEqual(want)
+      expect(late).toHaveBeenCalled()
+      expect(underWay).toEqual([])
+    } finally {
+      late.mockRestore()
+      wait.mockRestore()
+    }
+  },
+)
+
+test.each<[RecomputeChoice, number]>([
+  [{ recompute: 'auto' }, 1 + 3 * layers - 1],
+  [{ recompute: 'auto', offload: false }, 1 + 2 * layers],
+  [{ recompute: 'auto', offload: true }, 1],
+  [{ recompute: 'full' }, layers],
+  [{ recompute: 'full', offload: false }, 1],
+  [{ recompute: 'cheap' }, 1],
+  [{ recompute: 'none' }, 1],
+])('%o leaves plans for every layer on the GPU', (choice, count) => {
+  const found = recomputePlans(choice, layers, metaDevice('cuda'))
+  expect(found).toHaveLength(count)
+  for (const { none, cheap, full, offloaded } of found) {
+    expect(none + cheap + full).toBe(layers)
+    expect(offloaded).toBeLessThanOrEqual(full)
+  }
+})
+
+test('nothing is offloaded from a CPU, or where no layer runs again', () => {
+  expect(recomputePlans({ recompute: 'full' }, layers, cpu)).toEqual([uniform('full', layers)])
+  expectError(() => recomputePlans({ recompute: 'auto', offload: true }, layers, cpu), 'E_CONFIG', {
+    field: 'offload',
+    found: 'the CPU',
+  })
+  expectError(() => recomputePlans({ recompute: 'cheap', offload: true }, layers, metaDevice('cuda')), 'E_CONFIG')
+})
