@@ -18,6 +18,7 @@ import { Arena } from '../dist/tensor/arena.js'
 import { cpu } from '../dist/tensor/device.js'
 import { loadTokenizer } from '../dist/tokenizer/tokenizer.js'
 import { AdamW, adamWDefaults } from '../dist/train/adamW.js'
+import { uniform } from '../dist/train/recompute.js'
 import { trainStep } from '../dist/train/step.js'
 
 const [modelDir, textFile, python] = process.argv.slice(2)
@@ -58,7 +59,8 @@ function measureLoram() {
 
   const parameters = addAdapter(model, { ...loraDefaults, dropout: 0 }, 1)
   const optimizer = new AdamW(parameters, adamWDefaults)
-  const trainer = { model, parameters, optimizer, maxGradNorm: 1, recompute: 'none', dropout: { rate: 0, seed: 1 } }
+  const recompute = uniform('none', model.layers.length)
+  const trainer = { model, parameters, optimizer, maxGradNorm: 1, recompute, dropout: { rate: 0, seed: 1 } }
   const arena = new Arena(cpu, 4 * 2 ** 30)
   const batch = { microBatches: [small], targetCount: 4 * 255, epoch: 0, examples: [] }
   speeds.set('lora-step-4x256-r8', 1024 / median(5, () => trainStep({ ...trainer, arena }, batch, 1e-4)))

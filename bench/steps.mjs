@@ -6,7 +6,7 @@ import { execFileSync } from 'node:child_process'
 import { appendFileSync, mkdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { addAdapter, loraDefaults } from '../dist/lora/attach.js'
-import { planWithin } from '../dist/memory/planner.js'
+import { memoryBudget, planWithin } from '../dist/memory/budget.js'
 import { parseConfig } from '../dist/model/config.js'
 import { buildModel, disposeModel } from '../dist/model/model.js'
 import { converted } from '../dist/model/weights.js'
@@ -17,6 +17,8 @@ import { choose, layersToPrune, prunedConfig } from '../dist/prune/plan.js'
 import { Arena } from '../dist/tensor/arena.js'
 import { gpu, openDevice } from '../dist/tensor/device.js'
 import { AdamW, adamWDefaults } from '../dist/train/adamW.js'
+import { hostInputs } from '../dist/train/layerInputs.js'
+import { describeRecompute } from '../dist/train/recompute.js'
 import { trainStep } from '../dist/train/step.js'
 
 const llama8b = {
@@ -47,21 +49,22 @@ function measure({ model: json, pruned, microBatchSize, sequenceLength, rank }) 
   const config = pruned ? prunedTo(original, pruned) : original
   const lora = { ...loraDefaults, rank, alpha: 2 * rank, dropout: 0.05 }
   const shape = { quantize: 'nf4', lora, microBatchSize, sequenceLength }
-  const plan = planWithin(config, shape, 'none', gpu().freeBytes, device)
+  const plan = planWithin(config, shape, { recompute: 'auto' }, memoryBudget(undefined, true), device)
 
   const model = buildModel(config, device, randomWeights())
   const parameters = addAdapter(model, lora, 0)
   const optimizer = new AdamW(parameters, adamWDefaults)
   const arena = new Arena(device, plan.bytes.activations)
+  const host = hostInputs(device, plan.recompute, microBatchSize * sequenceLength, config.hiddenSize)
   const dropout = { rate: lora.dropout, seed: 1 }
-  const trainer = { model, parameters, optimizer, arena, maxGradNorm: 1, recompute: plan.recompute, dropout }
+  const trainer = { model, parameters, optimizer, arena, host, maxGradNorm: 1, recompute: plan.recompute, dropout }
   const micro = randomBatch(microBatchSize, sequenceLength, config.vocabSize)
   const batch = { microBatches: [micro], targetCount: micro.ids.length, epoch: 0, examples: [] }
   const losses = []
   const milliseconds = median(5, () => losses.push(trainStep(trainer, batch, 1e-4).loss))
   const { name, allocatedBytes, scratchPeakBytes } = gpu()
   disposeModel(model)
-  for (const owner of [parameters, optimizer, arena]) owner.dispose()
+  for (const owner of [parameters, optimizer, arena, host]) owner?.dispose()
   return {
     gpu: name,
     tokensPerSecond: Math.round((1000 * micro.ids.length) / milliseconds),
@@ -69,7 +72,8 @@ function measure({ model: json, pruned, microBatchSize, sequenceLength, rank }) 
     peakBytes: allocatedBytes + scratchPeakBytes,
     plannedBytes: plan.bytes.total,
     scratchBytes: scratchPeakBytes,
-    recompute: plan.recompute,
+    recompute: describeRecompute(plan.recompute),
+    hostBytes: plan.bytes.host,
     firstLoss: losses[0],
     lastLoss: losses.at(-1),
   }

@@ -13,7 +13,7 @@ for (const ratio of [0, 0.5, 0.75]) {
   )
 }
 
-// With a budget, the plan recomputes activations where that is needed, or says by how much it does not fit
+// With a budget, as many layers recompute as are needed, or the error says by how much it does not fit
 try {
   console.log('with 64 MB: recompute', plan({ ...shape, memory: '64 MB' }).training.recompute)
   plan({ ...shape, memory: '16 MB' })

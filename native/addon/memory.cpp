@@ -137,7 +137,8 @@ void fill(const Napi::CallbackInfo& info) {
 void transfer(const Napi::CallbackInfo& info) {
   const TensorHandle &source = handleOf(info[0]), &target = handleOf(info[1]);
   const int64_t bytes = source.tensor.bytes();
-  if (bytes != target.tensor.bytes()) throw Napi::RangeError::New(info.Env(), "a transfer between tensors of two sizes");
+  if (bytes != target.tensor.bytes())
+    throw Napi::RangeError::New(info.Env(), "a transfer between tensors of two sizes");
   if (source.storage->device == Device::cpu && target.storage->device == Device::cpu) {
     std::memcpy(target.tensor.data, source.tensor.data, bytes);
   } else {

@@ -32,7 +32,7 @@ const training = {
   warmupSteps: 100,
   weightDecay: 0.1,
   maxGradNorm: 1,
-  recompute: 'none',
+  recompute: 'auto',
   seed,
   resume: false,
 }

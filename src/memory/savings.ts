@@ -1,3 +1,4 @@
+import { MemoryError } from '../errors.ts'
 import { type LlamaConfig, prunedWidths } from '../model/config.ts'
 import { layersToPruneByDefault } from '../prune/plan.ts'
 import type { Device } from '../tensor/tensor.ts'
@@ -35,6 +36,12 @@ export function describeSavings(config: LlamaConfig, shape: TrainingShape, plan:
     .slice(0, 3)
     .map(({ setting, saved }) => `${setting} saves ${formatBytes(saved)}`)
     .join('; ')
+}
+
+/** `error`, which stopped training by `plan`; where the GPU was full, with what would save most as the remedy. */
+export function withSavings(error: unknown, ...planned: Parameters<typeof describeSavings>): unknown {
+  if (!(error instanceof MemoryError && error.code === 'E_GPU_OOM')) return error
+  return new MemoryError(error.code, error.headline, { ...error.details, remedy: describeSavings(...planned) })
 }
 
 /** The model pruned by the first usual ratio that leaves it fewer weights than it has; `undefined`: none does. */

@@ -4,6 +4,7 @@ import { type Checkpoint, expectTensors, openCheckpoint } from '../formats/huggi
 import { readJsonObject } from '../formats/json.ts'
 import type { Device } from '../tensor/tensor.ts'
 import { expectedTensors, type LlamaConfig, parseConfig } from './config.ts'
+import { tensorsOf, type Weight } from './linear.ts'
 import { buildModel, type Model } from './model.ts'
 import { checkpointSource, type Quantization } from './weights.ts'
 
@@ -24,7 +25,22 @@ export function openModelFolder(dir: string): OpenCheckpoint {
   return { checkpoint, config, warnings: expectTensors(checkpoint, expectedTensors(config)) }
 }
 
-/** Reads a model's weights onto `device`. */
+/** Reads a model's weights onto `device`. After an error the device has its memory back. */
 export function readModel({ checkpoint, config }: OpenCheckpoint, device: Device, quantize: Quantization): Model {
-  return buildModel(config, device, checkpointSource(checkpoint, device, { quantize, checkFinite: true }))
+  const source = checkpointSource(checkpoint, device, { quantize, checkFinite: true })
+  const read: Weight[] = []
+  const counted =
+    <Held extends Weight>(weightOf: (name: string, shape: readonly number[]) => Held) =>
+    (name: string, shape: readonly number[]): Held => {
+      const weight = weightOf(name, shape)
+      read.push(weight)
+      return weight
+    }
+  try {
+    const { linear, table, vector } = source
+    return buildModel(config, device, { linear: counted(linear), table: counted(table), vector: counted(vector) })
+  } catch (error) {
+    for (const tensor of read.flatMap(tensorsOf)) tensor.dispose()
+    throw error
+  }
 }

@@ -27,9 +27,11 @@ export function heldDtype({ activations }: Device, stored: DType): DType {
 /** `tensor` in another dtype, instead of the one that was given: its memory goes back. */
 export function converted(tensor: Tensor, dtype: DType): Tensor {
   if (tensor.dtype === dtype) return tensor
-  const other = cast(tensor, dtype)
-  tensor.dispose()
-  return other
+  try {
+    return cast(tensor, dtype)
+  } finally {
+    tensor.dispose()
+  }
 }
 
 /** Weights of a checkpoint: norms and biases in f32, tables and unquantised matrices in their device's {@link heldDtype}. */
@@ -49,9 +51,11 @@ export function checkpointSource(
       if (quantize === 'none') return table(name)
       const weight = stored(name)
       const quantizable = weight.dtype === 'f16' ? converted(weight, 'f32') : weight
-      const packed = quantizeNf4(quantizable)
-      quantizable.dispose()
-      return packed
+      try {
+        return quantizeNf4(quantizable)
+      } finally {
+        quantizable.dispose()
+      }
     },
     vector: (name) => converted(stored(name), 'f32'),
   }

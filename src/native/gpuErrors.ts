@@ -1,18 +1,21 @@
 import { DeviceError, type LoramError, MemoryError, messageOf } from '../errors.ts'
 
-/** What the addon throws when the GPU fails: `native/addon/errors.h`. */
+/** What the addon throws when the GPU fails, or host memory ends: `native/addon/errors.h`. */
 interface GpuFailure extends Error {
-  code: 'E_CUDA' | 'E_GPU_OOM'
+  code: 'E_CUDA' | 'E_GPU_OOM' | 'E_MEMORY'
   asked: number
   free: number
 }
 
+const codes: unknown[] = ['E_CUDA', 'E_GPU_OOM', 'E_MEMORY'] satisfies GpuFailure['code'][]
+
 const isGpuFailure = (error: unknown): error is GpuFailure =>
-  error instanceof Error && 'code' in error && (error.code === 'E_CUDA' || error.code === 'E_GPU_OOM')
+  error instanceof Error && 'code' in error && codes.includes(error.code)
 
 /**
  * Runs a call of the addon.
  * @throws {MemoryError} `E_GPU_OOM`: the GPU has not that much memory left. It works on, and so does the process.
+ * @throws {MemoryError} `E_MEMORY`: the system has no host memory left.
  * @throws {DeviceError} `E_CUDA`: the GPU failed. Where an op read or wrote what it must not, every later call fails too.
  */
 export function onDevice<Result>(body: () => Result): Result {
@@ -24,6 +27,12 @@ export function onDevice<Result>(body: () => Result): Result {
 }
 
 function typed(error: GpuFailure): LoramError {
+  if (error.code === 'E_MEMORY') {
+    return new MemoryError('E_MEMORY', 'the system has no memory left', {
+      remedy: 'lower microBatchSize or sequenceLength, or free memory',
+      cause: error,
+    })
+  }
   if (error.code === 'E_GPU_OOM') {
     return new MemoryError('E_GPU_OOM', 'the GPU is out of memory', {
       expected: `${error.asked} bytes more`,

@@ -10,6 +10,7 @@ import { converted, heldDtype, readTensor } from '../model/weights.ts'
 import { cast, copyInto } from '../native/cast.ts'
 import type { ResolvedOptions } from '../options.ts'
 import { Arena } from '../tensor/arena.ts'
+import { disposing } from '../tensor/disposing.ts'
 import type { Device, Tensor } from '../tensor/tensor.ts'
 import { zeros } from '../tensor/tensor.ts'
 import type { Context } from '../worker/protocol.ts'
@@ -73,27 +74,28 @@ export function alignModel(
   context: Context<RunEvent>,
 ): void {
   const { microBatchSize, sequenceLength, weightDecay, maxGradNorm, steps, seed, resume } = options
-  const optimizer = new AdamW(parameters, { ...adamWDefaults, weightDecay })
-  const { device } = model
+  const { device, config } = model
   const tokens = microBatchSize * sequenceLength
+  const hostFor = (on: Device, recompute: RecomputePlan) => hostInputs(on, recompute, tokens, config.hiddenSize)
   const twin = metaTwin(model)
-  const micro = (arena: Arena, recompute: RecomputePlan) => {
-    const host = hostInputs(arena, recompute, tokens, model.config.hiddenSize)
-    accumulate({ model: twin, arena, host, recompute }, fullMicroBatch(tokens), 1, zeros(arena, [1], 'f32'))
-  }
-  const bytesOf = (recompute: RecomputePlan) => arenaBytes(device, (arena) => micro(arena, recompute))
-  const budget = memoryBudget(undefined, device.kind === 'cuda')
-  const plans = recomputePlans(options, model.layers.length, device)
-  const recompute = firstThat(plans, (plan) => bytesOf(plan) <= budget)
-  const arena = new Arena(device, bytesOf(recompute))
-  const host = hostInputs(device, recompute, tokens, model.config.hiddenSize)
+  const bytesOf = (recompute: RecomputePlan) =>
+    arenaBytes(device, (arena) => {
+      const trainer = { model: twin, arena, host: hostFor(arena, recompute), recompute }
+      accumulate(trainer, fullMicroBatch(tokens), 1, zeros(arena, [1], 'f32'))
+    })
   const streamOptions = { ...options, packing: false, shuffle: true, dropLast: false }
-  const trainer = { model, parameters, optimizer, arena, host, maxGradNorm, recompute, dropout: { rate: 0, seed } }
-  try {
+  disposing((own) => {
+    const optimizer = own(new AdamW(parameters, { ...adamWDefaults, weightDecay }))
+    const budget = memoryBudget(undefined, device.kind === 'cuda')
+    const plans = recomputePlans(options, config.layers.length, device)
+    const recompute = firstThat(plans, (plan) => bytesOf(plan) <= budget)
+    const arena = own(new Arena(device, bytesOf(recompute)))
+    const host = own(hostFor(device, recompute))
+    const dropout = { rate: 0, seed }
     runLoop(
       {
         stage: 'align',
-        trainer,
+        trainer: { model, parameters, optimizer, arena, host, maxGradNorm, recompute, dropout },
         batches: (state) => batchStream(examples, streamOptions, state),
         schedule: { ...options, totalSteps: steps },
         folder,
@@ -103,9 +105,7 @@ export function alignModel(
       },
       context,
     )
-  } finally {
-    for (const owner of [arena, host, optimizer]) owner?.dispose()
-  }
+  })
 }
 
 /** A checkpoint of alignment holds three times the model in f32, so they are rare. */

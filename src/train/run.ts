@@ -9,13 +9,15 @@ import { formatPruning, planDigest } from '../formats/pruningJson.ts'
 import type { Adapter } from '../lora/adapter.ts'
 import { recoverAdapter } from '../lora/recover.ts'
 import { memoryBudget, planWithin } from '../memory/budget.ts'
-import type { MemoryPlan } from '../memory/planner.ts'
+import type { MemoryPlan, TrainingShape } from '../memory/planner.ts'
+import { withSavings } from '../memory/savings.ts'
 import { disposeModel } from '../model/model.ts'
 import { type OpenCheckpoint, openModelFolder, readModel } from '../model/open.ts'
 import { addon } from '../native/load.ts'
 import type { ResolvedOptions } from '../options.ts'
 import { pruneModel } from '../prune/prune.ts'
 import { describeDevice, openDevice } from '../tensor/device.ts'
+import { disposing } from '../tensor/disposing.ts'
 import type { Device } from '../tensor/tensor.ts'
 import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts'
 import type { Context } from '../worker/protocol.ts'
@@ -60,13 +62,7 @@ export async function trainLoRAMRun(options: ResolvedOptions, context: Context<R
     const small = await alignStage(run, await pruneStage(run, source))
     const plan = memoryPlan(run, small)
     emit({ type: 'plan', plan })
-
-    emit({ type: 'stage', stage: 'train', status: 'started' })
-    const model = readModel(small, device, options.quantize)
-    const { adapter, progress } = trainAdapter(model, examples, options, plan, folder.at('checkpoints'), run.context)
-    disposeModel(model)
-    emit({ type: 'stage', stage: 'train', status: 'finished' })
-
+    const { adapter, progress } = trainStage(run, small, examples, plan)
     recoverStage(run, adapter, small)
     const { best, step: steps } = progress
     const evaluation = best && { ...best, perplexity: Math.exp(best.loss) }
@@ -146,6 +142,27 @@ async function alignStage(run: Run, pruned: OpenCheckpoint): Promise<OpenCheckpo
   })
 }
 
+/** Trains on the small model, which is gone from the device afterwards, also after an error. */
+function trainStage(
+  { options, device, folder, context }: Run,
+  small: OpenCheckpoint,
+  examples: { train: Example[]; eval?: Example[] },
+  plan: MemoryPlan,
+): ReturnType<typeof trainAdapter> {
+  context.emit({ type: 'stage', stage: 'train', status: 'started' })
+  try {
+    return disposing((own) => {
+      const model = readModel(small, device, options.quantize)
+      own({ dispose: () => disposeModel(model) })
+      const trained = trainAdapter(model, examples, options, plan, folder.at('checkpoints'), context)
+      context.emit({ type: 'stage', stage: 'train', status: 'finished' })
+      return trained
+    })
+  } catch (error) {
+    throw withSavings(error, small.config, trainingShape(options), plan, device)
+  }
+}
+
 /** Brings the adapter to the original's dimensions and writes both. */
 function recoverStage({ options, folder, context }: Run, adapter: Adapter, { checkpoint }: OpenCheckpoint): void {
   const { pruning } = checkpoint
@@ -180,8 +197,14 @@ function describe(source: string | string[], { statistics }: Examples): string {
   ].join(', ')
 }
 
+const trainingShape = ({ quantize, lora, train, data }: ResolvedOptions): TrainingShape => ({
+  quantize,
+  lora,
+  microBatchSize: train.microBatchSize,
+  sequenceLength: data.sequenceLength,
+})
+
 function memoryPlan({ options, device }: Run, { config }: OpenCheckpoint): MemoryPlan {
-  const { quantize, lora, memory, train, data } = options
-  const shape = { quantize, lora, microBatchSize: train.microBatchSize, sequenceLength: data.sequenceLength }
-  return planWithin(config, shape, train, memoryBudget(memory, device.kind === 'cuda'), device)
+  const budget = memoryBudget(options.memory, device.kind === 'cuda')
+  return planWithin(config, trainingShape(options), options.train, budget, device)
 }

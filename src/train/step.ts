@@ -76,9 +76,12 @@ export function accumulate(
     const cheap = setting === 'none' ? kept : remade(arena)
     const input = x
     x = inputs.outputOf(i)
-    const forward = (y?: Tensor) => blockForward(layer, constants, input, y, tokens, { cheap })
+    const forward = (y?: Tensor) => {
+      const output = blockForward(layer, constants, input, y, tokens, { cheap })
+      arena.releaseTemporary()
+      return output
+    }
     const saved = setting === 'full' ? void arena.temporary(() => forward(x)) : forward(x)
-    arena.releaseTemporary()
     return { layer, mark, saved: () => saved ?? forward() }
   })
   headLoss(model.head, constants.rmsNormEps, x, targetsOf(micro.targets), scale, loss, { dx, dropout })

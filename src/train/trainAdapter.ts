@@ -7,6 +7,7 @@ import type { MemoryPlan } from '../memory/planner.ts'
 import type { Model } from '../model/model.ts'
 import type { ResolvedOptions } from '../options.ts'
 import { Arena } from '../tensor/arena.ts'
+import { disposing } from '../tensor/disposing.ts'
 import type { Context } from '../worker/protocol.ts'
 import { AdamW, adamWDefaults } from './adamW.ts'
 import type { Progress } from './checkpoint.ts'
@@ -30,29 +31,24 @@ export function trainAdapter(
   const { data, lora, train, seed, resume } = options
   const { microBatchSize, weightDecay, maxGradNorm } = train
   const { sequenceLength } = data
-  const parameters = addAdapter(model, lora, seed)
-  const { recompute } = plan
-  const arena = new Arena(model.device, plan.bytes.activations)
-  const host = hostInputs(model.device, recompute, microBatchSize * sequenceLength, model.config.hiddenSize)
-  const optimizer = new AdamW(parameters, { ...adamWDefaults, weightDecay })
-  const trainer = {
-    model,
-    parameters,
-    optimizer,
-    arena,
-    host,
-    maxGradNorm,
-    recompute,
-    dropout: { rate: lora.dropout, seed },
-  }
+  const { recompute, bytes } = plan
+  const { device, config } = model
   const streamOptions = { ...data, ...train, sequenceLength, shuffle: true, seed, dropLast: false }
   const { batchesPerEpoch } = batchStream(examples.train, streamOptions)
   const held = examples.eval
-  try {
+  return disposing((own) => {
+    const parameters = own(addAdapter(model, lora, seed))
+    const optimizer = own(new AdamW(parameters, { ...adamWDefaults, weightDecay }))
+    const arena = own(new Arena(device, bytes.activations))
+    const host = own(hostInputs(device, recompute, microBatchSize * sequenceLength, config.hiddenSize))
+    const dropout = { rate: lora.dropout, seed }
+    // In the arena of a step, which is empty between steps and never needs less.
+    const evaluate = (held: readonly Example[]) =>
+      evaluateLoss(model, arena, evaluationBatches(held, { microBatchSize, sequenceLength }), context.signal)
     const progress = runLoop(
       {
         stage: 'train',
-        trainer,
+        trainer: { model, parameters, optimizer, arena, host, maxGradNorm, recompute, dropout },
         batches: (state) => batchStream(examples.train, streamOptions, state),
         schedule: { ...train, totalSteps: totalSteps(train, batchesPerEpoch) },
         folder,
@@ -60,19 +56,11 @@ export function trainAdapter(
         saveSteps: train.saveSteps,
         keepCheckpoints: train.keepCheckpoints,
         ...(held && {
-          evaluation: {
-            every: train.evalSteps,
-            patience: train.patience,
-            // In the arena of a step, which is empty between steps and never needs less.
-            evaluate: () =>
-              evaluateLoss(model, arena, evaluationBatches(held, { microBatchSize, sequenceLength }), context.signal),
-          },
+          evaluation: { every: train.evalSteps, patience: train.patience, evaluate: () => evaluate(held) },
         }),
       },
       context,
     )
     return { adapter: adapterFrom(parameters, lora, options.model), progress }
-  } finally {
-    for (const owner of [arena, host, optimizer, parameters]) owner?.dispose()
-  }
+  })
 }

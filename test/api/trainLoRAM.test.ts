@@ -2,7 +2,17 @@ import { createHash } from 'node:crypto'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
-import { AbortError, ConfigError, FileError, loadModel, MemoryError, RunError, type RunEvent, trainLoRAM } from 'loram'
+import {
+  AbortError,
+  ConfigError,
+  FileError,
+  loadModel,
+  MemoryError,
+  plan,
+  RunError,
+  type RunEvent,
+  trainLoRAM,
+} from 'loram'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { readAdapter } from '../../src/formats/peft.ts'
 import { writeTinyModel } from '../cli/support.ts'
@@ -59,7 +69,8 @@ async function abortAfter(steps: number, over: object): Promise<void> {
 
 describe('trainLoRAM', () => {
   test('gives events in order, a result, and an adapter with the original dimensions', async () => {
-    const given = options({ align: { data: text, steps: 3, batchSize: 2, microBatchSize: 2, sequenceLength: 32 } })
+    const align = { data: text, steps: 3, batchSize: 2, microBatchSize: 2, sequenceLength: 32 }
+    const given = options({ align, train: { ...options().train, saveSteps: 5 } })
     const run = trainLoRAM(given)
     const events = await collect(run)
     const { adapter, metrics } = await run
@@ -74,6 +85,8 @@ describe('trainLoRAM', () => {
       'recover finished',
     ])
     expect(events.filter((e) => e.type === 'step' && e.stage === 'train')).toHaveLength(10)
+    const saved = events.flatMap((e) => (e.type === 'checkpoint' && e.stage === 'train' ? [e.step] : []))
+    expect(saved).toEqual([5, 10])
     expect(metrics.steps).toBe(10)
     expect(metrics.evaluation!.perplexity).toBeCloseTo(Math.exp(metrics.evaluation!.loss))
     const { modules } = readAdapter(adapter)
@@ -120,12 +133,12 @@ describe('trainLoRAM', () => {
     expect(digest(a.output)).not.toBe(digest(c.output))
   })
 
-  test('full recompute, which a memory budget takes, changes nothing in the result', async () => {
+  test('recompute, which a memory budget takes, changes nothing in the result', async () => {
     const plain = options()
     const { metrics } = await trainLoRAM(plain)
     const tight = options({ memory: metrics.plan.bytes.total - 1 })
     const { metrics: other } = await trainLoRAM(tight)
-    expect(other.plan.recompute).toBe('full')
+    expect(other.plan.recompute).toMatchObject({ cheap: 1, full: 0 })
     expect(other.plan.bytes.total).toBeLessThan(metrics.plan.bytes.total)
     expect(digest(tight.output)).toBe(digest(plain.output))
   })
@@ -153,8 +166,16 @@ describe('errors come with their class, code and remedy through the thread', () 
     await expect(trainLoRAM(options({ model: path.join(folder, 'none') }))).rejects.toBeInstanceOf(FileError)
   })
 
-  test('too little memory', async () => {
-    await expect(trainLoRAM(options({ memory: '10 KiB' }))).rejects.toBeInstanceOf(MemoryError)
+  test('too little memory, and what saves most of it; so a smaller job trains', async () => {
+    const { prune, lora, train } = options()
+    const least = plan({ model, prune, lora, microBatchSize: 2, sequenceLength: 48, recompute: 'full', device: 'cpu' })
+    const memory = least.training.bytes.total - 1
+    const refused = await trainLoRAM(options({ memory })).then(undefined, (error: MemoryError) => error)
+    expect(refused).toBeInstanceOf(MemoryError)
+    const { remedy } = (refused as MemoryError).details
+    expect(remedy).toMatch(/^\S+ \S+ saves [\d.]+ \wiB(; \S+ \S+ saves [\d.]+ \wiB){2}$/)
+    expect(remedy).toContain('microBatchSize 1 saves')
+    await trainLoRAM(options({ memory, train: { ...train, microBatchSize: 1 } }))
   })
 
   test('an output that holds a run', async () => {

@@ -9,6 +9,7 @@ import { copy } from '../../src/native/cast.ts'
 import { Arena } from '../../src/tensor/arena.ts'
 import { cudaStatus, gpu, openDevice } from '../../src/tensor/device.ts'
 import type { Device } from '../../src/tensor/tensor.ts'
+import { hostInputs } from '../../src/train/layerInputs.ts'
 import { uniform } from '../../src/train/recompute.ts'
 import { trainStep } from '../../src/train/step.ts'
 import { expectError } from '../formats/scratch.ts'
@@ -22,18 +23,22 @@ if (reason) test.skip(`the GPU (skipped: ${reason})`)
 else describe('the GPU', () => faults(openDevice('cuda')))
 
 function faults(device: Device): void {
+  const layers = 3
+  const offloading = { ...uniform('full', layers), offloaded: layers - 1 }
   const shape = { quantize: 'nf4', lora: loraDefaults, microBatchSize: 2, sequenceLength: 64 } as const
 
-  function setUp() {
+  function setUp(recompute = uniform('none', layers)) {
     const model = loadDirectory(goldenPath('models', 'llama2'), device, 'nf4')
     const parameters = addAdapter(model, shape.lora, 0)
-    const plan = planTraining(model.config, shape, uniform('none', model.layers.length), device)
+    const plan = planTraining(model.config, shape, recompute, device)
     const arena = new Arena(device, plan.bytes.activations)
-    const trainer = trainerOf(model, parameters, { arena })
-    const step = () => trainStep(trainer, batchOf(fullMicroBatch(shape.microBatchSize * shape.sequenceLength)), 1e-3)
+    const tokens = shape.microBatchSize * shape.sequenceLength
+    const host = hostInputs(device, recompute, tokens, model.config.hiddenSize)
+    const trainer = trainerOf(model, parameters, { arena, host, recompute })
+    const step = () => trainStep(trainer, batchOf(fullMicroBatch(tokens)), 1e-3)
     const dispose = () => {
       disposeModel(model)
-      for (const owner of [parameters, trainer.optimizer, arena]) owner.dispose()
+      for (const owner of [parameters, trainer.optimizer, arena, host]) owner?.dispose()
     }
     return { plan, arena, step, dispose }
   }
@@ -57,19 +62,22 @@ function faults(device: Device): void {
     dispose()
   })
 
-  test('holds what the plan says, within a percent', () => {
-    const before = gpu().allocatedBytes
-    const { plan, step, dispose } = setUp()
-    step()
-    const held = gpu().allocatedBytes - before + plan.bytes.scratch
-    expect(Math.abs(held - plan.bytes.total)).toBeLessThan(0.01 * plan.bytes.total)
-    dispose()
-  })
+  test.each([uniform('none', layers), uniform('cheap', layers), offloading])(
+    'holds what the plan says, within a percent: %o',
+    (recompute) => {
+      const before = gpu().allocatedBytes
+      const { plan, step, dispose } = setUp(recompute)
+      step()
+      const held = gpu().allocatedBytes - before + plan.bytes.scratch
+      expect(Math.abs(held - plan.bytes.total)).toBeLessThan(0.01 * plan.bytes.total)
+      dispose()
+    },
+  )
 
   test('has all of its memory back after 50 runs', () => {
     const before = gpu().allocatedBytes
     for (let run = 0; run < 50; run++) {
-      const { step, dispose } = setUp()
+      const { step, dispose } = setUp(run % 2 === 0 ? uniform('none', layers) : offloading)
       step()
       dispose()
     }

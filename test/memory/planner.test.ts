@@ -1,11 +1,14 @@
+import path from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { describe, expect, test } from 'vitest'
+import { readJsonObject } from '../../src/formats/json.ts'
 import { evaluateLoss } from '../../src/infer/perplexity.ts'
 import { addAdapter, loraDefaults, targetModules } from '../../src/lora/attach.ts'
 import { planWithin } from '../../src/memory/budget.ts'
 import { formatBytes } from '../../src/memory/bytes.ts'
 import { arenaBytes, fullMicroBatch, metaModel } from '../../src/memory/measure.ts'
 import { modelBytes, planTraining, type TrainingShape, trainingPlanner } from '../../src/memory/planner.ts'
+import { parseConfig } from '../../src/model/config.ts'
 import { Arena } from '../../src/tensor/arena.ts'
 import { cpu, metaDevice } from '../../src/tensor/device.ts'
 import { hostInputs } from '../../src/train/layerInputs.ts'
@@ -38,13 +41,13 @@ const cases: [string, string[], TrainingShape, Partial<RecomputePlan>][] = [
     'QLoRA on a model with biases',
     ['models', 'qwen2'],
     { quantize: 'nf4', lora, microBatchSize: 2, sequenceLength: 20 },
-    'none',
+    { cheap: 1, none: 1 },
   ],
   [
     'LoRA on a model with norms of heads',
     ['models', 'qwen3'],
     { quantize: 'none', lora, microBatchSize: 2, sequenceLength: 20 },
-    'full',
+    { full: 1, cheap: 1 },
   ],
   [
     'QLoRA on a pruned model, with dropout, on some modules',
@@ -129,6 +132,15 @@ describe('a budget', () => {
       expect(planOf(plans[before]!).bytes.total).toBeGreaterThan(middle)
     },
   )
+
+  test.each(['cpu', 'cuda'] as const)('has plans on %s that take less and less', (name) => {
+    const folder = goldenPath('loram', 'large')
+    const config = parseConfig(readJsonObject(path.join(folder, 'config.json')), folder)
+    const planOf = trainingPlanner(config, { ...shape, sequenceLength: 48 }, metaDevice(name))
+    const plans = recomputePlans(auto, config.layers.length, metaDevice(name))
+    const bytes = plans.map((plan) => planOf(plan).bytes.total)
+    expect(bytes.toSorted((a, b) => b - a)).toEqual(bytes)
+  })
 
   test('of any size recomputes nothing that is not asked for', () => {
     const config = prunedConfigOf('LLaMA-2-13B', 0.65)

@@ -2,12 +2,35 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import os from 'node:os'
 import path from 'node:path'
 import { afterAll, expect, test } from 'vitest'
+import { MemoryError } from '../../src/errors.ts'
+import { openModelFolder, readModel } from '../../src/model/open.ts'
 import { cpu } from '../../src/tensor/device.ts'
+import type { Device, Tensor } from '../../src/tensor/tensor.ts'
+import { expectError } from '../formats/scratch.ts'
 import { goldenPath } from '../golden.ts'
+import { onEveryDevice } from '../ops/support.ts'
 import { loadDirectory } from './support.ts'
 
 const root = mkdtempSync(path.join(os.tmpdir(), 'loram-weights-'))
 afterAll(() => rmSync(root, { recursive: true }))
+
+onEveryDevice('a model that does not fit', (device) => {
+  test('leaves nothing where it was read to', () => {
+    const made: Tensor[] = []
+    const small: Device = {
+      ...device,
+      empty: (shape, dtype) => {
+        if (made.length === 12) throw new MemoryError('E_GPU_OOM', 'full')
+        const tensor = device.empty(shape, dtype)
+        made.push(tensor)
+        return tensor
+      },
+    }
+    expectError(() => readModel(openModelFolder(goldenPath('models', 'llama3')), small, 'none'), 'E_GPU_OOM')
+    expect(made).toHaveLength(12)
+    for (const tensor of made) expect(() => tensor.read()).toThrow(/was released/)
+  })
+})
 
 test.each([
   ['NaN', Number.NaN],
