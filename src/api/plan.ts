@@ -1,5 +1,7 @@
 import { existsSync } from 'node:fs'
 import path from 'node:path'
+import { isGguf } from '../formats/gguf/file.ts'
+import { openCheckpoint } from '../formats/huggingFace.ts'
 import { readJsonObject } from '../formats/json.ts'
 import { readPruning } from '../formats/pruningJson.ts'
 import { memoryBudget, planWithin } from '../memory/budget.ts'
@@ -26,10 +28,7 @@ export interface ModelPlan {
 export function plan(options: PlanOptions): ModelPlan {
   const { model, prune, memory, recompute, offload, device: name, ...shape } = validate(planCommandOptions, options)
   const device = metaDevice(name)
-  const file = path.join(model, 'config.json')
-  const pruningFile = path.join(model, 'pruning.json')
-  const pruning = existsSync(pruningFile) ? readPruning(pruningFile) : undefined
-  const config = parseConfig(readJsonObject(file), file, pruning)
+  const config = readConfig(model)
   const small = prune ? pruneWidths(config, prune) : config
   const before = unprunedConfig(config)
   const bytes = modelBytes(metaModel(before, 'none', device))
@@ -41,6 +40,18 @@ export function plan(options: PlanOptions): ModelPlan {
     },
     training: planWithin(small, shape, { recompute, offload }, budget, device),
   }
+}
+
+/** From the header of a GGUF file, or from a folder in which the weights need not be. */
+function readConfig(model: string): LlamaConfig {
+  if (isGguf(model)) {
+    const { configJson, close } = openCheckpoint(model)
+    close()
+    return parseConfig(configJson, model)
+  }
+  const file = path.join(model, 'config.json')
+  const pruningFile = path.join(model, 'pruning.json')
+  return parseConfig(readJsonObject(file), file, existsSync(pruningFile) ? readPruning(pruningFile) : undefined)
 }
 
 /** The widths that pruning leaves: only how much stays matters here, not what. */

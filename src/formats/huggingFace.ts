@@ -4,6 +4,9 @@ import path from 'node:path'
 import { type ErrorDetails, FileError, ModelError, messageOf } from '../errors.ts'
 import { buildFolder, requireVacant, writeFileAtomic } from './atomic.ts'
 import { reading } from './disk.ts'
+import { openGgufCheckpoint } from './gguf/checkpoint.ts'
+import { isGguf } from './gguf/file.ts'
+import { ggufTokenizerFiles } from './gguf/tokenizer.ts'
 import { formatJson, JsonCursor, type JsonObject, readJsonObject } from './json.ts'
 import { formatPruning, type PruningPlan, readPruning } from './pruningJson.ts'
 import {
@@ -15,8 +18,9 @@ import {
   writeSafetensors,
 } from './safetensors.ts'
 
-/** A Hugging Face model folder: config.json and the weights, in one safetensors file or in shards. */
+/** A model on disk: a Hugging Face folder with config.json and safetensors, or a GGUF file that reads as if it were one. */
 export interface Checkpoint extends TensorSource {
+  /** The folder, or the file. */
   readonly dir: string
   readonly configJson: JsonObject
   /** Where `configJson` was read, for messages. */
@@ -30,13 +34,14 @@ const indexFile = 'model.safetensors.index.json'
 const pruningFile = 'pruning.json'
 
 /**
- * Opens a model folder and checks every file's header; no weights are read. As in transformers, `model.safetensors` wins over an index.
+ * Opens a model folder or a GGUF file and checks every file's header; no weights are read. As in transformers, `model.safetensors` wins over an index.
  * @throws {FileError} `E_FILE`: no such folder, or no safetensors in it. `E_PATH`: a shard lies outside. `E_INDEX`: index and
  *   shards disagree. And all that `openSafetensors` throws.
- * @throws {ModelError} `E_MODEL`: config.json is missing, or the weights are quantised already.
+ * @throws {ModelError} `E_MODEL`: config.json is missing, or the weights are quantised already. Of a GGUF file, as `openGgufCheckpoint`.
  * @throws {PlanError} `E_PLAN`: pruning.json is damaged.
  */
 export function openCheckpoint(dir: string): Checkpoint {
+  if (isGguf(dir)) return openGgufCheckpoint(dir)
   const configFile = path.join(dir, 'config.json')
   const configJson = readConfig(dir, configFile)
   const pruning = existsSync(path.join(dir, pruningFile)) ? readPruning(path.join(dir, pruningFile)) : undefined
@@ -48,7 +53,8 @@ function readConfig(dir: string, file: string): JsonObject {
   if (!existsSync(dir) || !statSync(dir).isDirectory()) {
     throw new FileError('E_FILE', `there is no folder ${dir}`, {
       file: dir,
-      remedy: 'pass a folder with config.json and safetensors',
+      expected: 'a folder with config.json and safetensors, or a GGUF file',
+      ...(pickle.test(dir) && pickleFound(dir)),
     })
   }
   if (!existsSync(file)) {
@@ -68,16 +74,20 @@ function readConfig(dir: string, file: string): JsonObject {
 function openWeights(dir: string): TensorSource {
   if (existsSync(path.join(dir, singleFile))) return openSafetensors(inside(dir, singleFile))
   if (existsSync(path.join(dir, indexFile))) return openShards(dir)
-  const pickle = readdirSync(dir).find((name) => /\.(bin|pt|pth)$/.test(name))
+  const found = readdirSync(dir).find((name) => pickle.test(name))
   throw new FileError('E_FILE', `${dir} has no weights in safetensors`, {
     file: dir,
     expected: `${singleFile} or ${indexFile}`,
-    ...(pickle !== undefined && {
-      found: `${pickle}: a pickle, which can run any code when it is read`,
-      remedy: 'convert it: AutoModelForCausalLM.from_pretrained(dir).save_pretrained(new) in Python',
-    }),
+    ...(found !== undefined && pickleFound(found)),
   })
 }
+
+const pickle = /\.(bin|pt|pth)$/
+
+const pickleFound = (name: string) => ({
+  found: `${name}: a pickle, which can run any code when it is read`,
+  remedy: 'convert it: AutoModelForCausalLM.from_pretrained(dir).save_pretrained(new) in Python',
+})
 
 function openShards(dir: string): TensorSource {
   const index = path.join(dir, indexFile)
@@ -249,7 +259,7 @@ export interface NewCheckpoint {
   /** The bytes of a tensor, whole or in pieces; asked for once each. */
   data: (name: string) => Uint8Array | Iterable<Uint8Array>
   pruning?: PruningPlan
-  /** A model folder whose tokenizer, chat template and generation settings are copied. */
+  /** A model whose tokenizer, chat template and generation settings are copied. */
   copyFrom?: string
   /** A shard ends before it grows beyond this, unless a single tensor does. Default 5e9, as in transformers 4. */
   maxShardBytes?: number
@@ -270,19 +280,18 @@ export function writeCheckpoint(dir: string, checkpoint: NewCheckpoint): void {
     const write = (name: string, content: string | Uint8Array) => writeFileAtomic(path.join(folder, name), content)
     write('config.json', formatJson(configJson))
     if (pruning !== undefined) write(pruningFile, formatPruning(pruning))
-    if (copyFrom !== undefined) {
-      for (const name of readdirSync(copyFrom).filter((name) => companions.test(name))) {
-        const original = path.join(copyFrom, name)
-        write(
-          name,
-          reading(original, () => readFileSync(original)),
-        )
-      }
-    }
+    if (copyFrom !== undefined) for (const [name, content] of companionsOf(copyFrom)) write(name, content)
     const shards = cutIntoShards(entries, maxShardBytes)
     for (const [file, shard] of shards) writeSafetensors(path.join(folder, file), shard, data)
     if (shards.size > 1) write(indexFile, formatJson(indexOf(shards)))
   })
+}
+
+/** Tokenizer, chat template and generation settings of a model, by file name. */
+function companionsOf(model: string): [string, string | Uint8Array][] {
+  if (isGguf(model)) return Object.entries(ggufTokenizerFiles(model)).map(([name, json]) => [name, formatJson(json)])
+  const names = readdirSync(model).filter((name) => companions.test(name))
+  return names.map((name) => [name, reading(path.join(model, name), () => readFileSync(path.join(model, name)))])
 }
 
 /** Consecutive tensors by file name; each shard is as full as it may be. */

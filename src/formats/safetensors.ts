@@ -253,7 +253,8 @@ function requireBytes(file: string, wanted: number, actual: number): void {
   })
 }
 
-function readFully(fd: number, file: string, target: Uint8Array, position: number): void {
+/** Fills `target` from byte `position` of a file on. */
+export function readFully(fd: number, file: string, target: Uint8Array, position: number): void {
   for (let at = 0; at < target.length; ) {
     const wanted = Math.min(largestRead, target.length - at)
     const count = reading(file, () => readSync(fd, target, at, wanted, position + at))

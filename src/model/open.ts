@@ -16,7 +16,7 @@ export interface OpenCheckpoint {
   warnings: string[]
 }
 
-/** Opens a Hugging Face folder, original or pruned, and checks config and shapes; weights are not read yet. */
+/** Opens a Hugging Face folder, original or pruned, or a GGUF file, and checks config and shapes; weights are not read yet. */
 export function openModelFolder(dir: string): OpenCheckpoint {
   const checkpoint = openCheckpoint(dir)
   const generation = path.join(dir, 'generation_config.json')

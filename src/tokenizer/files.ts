@@ -1,6 +1,8 @@
 import { existsSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { DataError, messageOf } from '../errors.ts'
+import { isGguf } from '../formats/gguf/file.ts'
+import { ggufTokenizerFiles } from '../formats/gguf/tokenizer.ts'
 
 export type SpecialTokens = Partial<Record<'bos_token' | 'eos_token' | 'pad_token' | 'unk_token', string>>
 
@@ -8,20 +10,22 @@ export type TokenizerFiles = ReturnType<typeof readTokenizerFiles>
 
 type Json = Record<string, unknown>
 
-/** What a model's directory says about its tokenizer, before any of it is used. */
+/** What a model's directory, or its GGUF file, says about its tokenizer, before any of it is used. */
 export function readTokenizerFiles(dir: string) {
-  const file = path.join(dir, 'tokenizer.json')
-  const tokenizer = readJson(file)
+  const inGguf = isGguf(dir) ? ggufTokenizerFiles(dir) : undefined
+  const read = (name: string) => (inGguf ? inGguf[name] : readJson(path.join(dir, name)))
+  const file = inGguf ? dir : path.join(dir, 'tokenizer.json')
+  const tokenizer = read('tokenizer.json')
   if (tokenizer === undefined) {
     throw new DataError('E_TOKENIZER', `${dir} has no tokenizer.json`, {
       file,
       remedy: 'copy tokenizer.json and tokenizer_config.json from the model it was made from',
     })
   }
-  const config = readJson(path.join(dir, 'tokenizer_config.json')) ?? {}
-  const map = readJson(path.join(dir, 'special_tokens_map.json')) ?? {}
-  const modelConfig = readJson(path.join(dir, 'config.json')) ?? {}
-  const generation = readJson(path.join(dir, 'generation_config.json')) ?? {}
+  const config = read('tokenizer_config.json') ?? {}
+  const map = read('special_tokens_map.json') ?? {}
+  const modelConfig = read('config.json') ?? {}
+  const generation = read('generation_config.json') ?? {}
 
   const specialTokens: SpecialTokens = {}
   for (const name of ['bos_token', 'eos_token', 'pad_token', 'unk_token'] as const) {
