@@ -1,15 +1,19 @@
+export { checkAdapter } from './api/checkAdapter.ts'
 export { type EvaluationOf, type LargeModel, loadModel } from './api/loadModel.ts'
 export { type ModelPlan, plan } from './api/plan.ts'
-export { align, evaluate, merge, prune, recover } from './api/stages.ts'
+export { align, evaluate, exportModel, merge, prune, recover } from './api/stages.ts'
 export { type TrainingRun, trainLoRAM } from './api/trainLoRAM.ts'
 export * from './errors.ts'
+export type { AdapterCheck, Finding } from './export/checkAdapter.ts'
 export type { Generation } from './infer/loadedModel.ts'
 export type { Evaluation } from './infer/perplexity.ts'
 export type { TaskScore } from './infer/tasks/index.ts'
 export type { MemoryPlan } from './memory/planner.ts'
 export type {
   AlignOptions,
+  CheckAdapterOptions,
   EvaluateOptions,
+  ExportOptions,
   GenerateOptions,
   InferenceOptions,
   MergeOptions,

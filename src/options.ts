@@ -1,4 +1,6 @@
 import { z } from 'zod'
+import { consumers } from './export/adapterRules.ts'
+import { type ExportType, exportTypes } from './export/encode.ts'
 import { loraDefaults, targetModules } from './lora/attach.ts'
 import { fills } from './lora/recover.ts'
 import { quantizations } from './model/weights.ts'
@@ -161,6 +163,30 @@ export const mergeCommandOptions = z.strictObject({
   output: path.describe('new folder for the merged model'),
 })
 
+/** What `export` writes: one model, a model and an adapter beside it, or an adapter alone. */
+export const exportContents = ['merged', 'both', 'adapter'] as const
+
+export const exportCommandOptions = z.strictObject({
+  model: path.describe('a Hugging Face folder with safetensors, or a GGUF file'),
+  adapter: path.optional().describe('a PEFT folder for this model'),
+  content: z
+    .enum(exportContents)
+    .default('merged')
+    .describe('merged: one model, with the adapter in its weights; both: model and adapter apart; adapter: it alone'),
+  type: z
+    .enum(Object.keys(exportTypes) as [ExportType, ...ExportType[]])
+    .default('f16')
+    .describe('of the weights of the model; an adapter is always f32'),
+  output: path.describe('new folder for the GGUF files and the Modelfile'),
+})
+
+export const checkAdapterOptions = z.strictObject({
+  adapter: path.describe('a PEFT folder'),
+  for: z.enum(consumers).describe('the program that shall load it'),
+  model: path.optional().describe('its base model, whose modules and shapes are compared too'),
+  maxRank: count.default(16).describe('of vllm: its --max-lora-rank'),
+})
+
 /** Which model to compute with. */
 export const inferenceOptions = z.strictObject({
   model: path.describe('a Hugging Face folder with safetensors'),
@@ -244,6 +270,8 @@ export type PruneOptions = z.input<typeof pruneCommandOptions>
 export type AlignOptions = z.input<typeof alignCommandOptions>
 export type RecoverOptions = z.input<typeof recoverCommandOptions>
 export type MergeOptions = z.input<typeof mergeCommandOptions>
+export type ExportOptions = z.input<typeof exportCommandOptions>
+export type CheckAdapterOptions = z.input<typeof checkAdapterOptions>
 export type InferenceOptions = z.input<typeof inferenceOptions>
 export type EvaluateOptions = z.input<typeof evaluateOptions>
 export type TaskOptions = z.input<typeof taskOptions>

@@ -2,6 +2,8 @@ import {
   type AlignOptions,
   alignCommandOptions,
   type EvaluateOptions,
+  type ExportOptions,
+  exportCommandOptions,
   type InferenceOptions,
   type MergeOptions,
   mergeCommandOptions,
@@ -48,6 +50,14 @@ export function recover(options: RecoverOptions): Promise<void> {
 /** Writes a model with an adapter merged into its weights, in the dtype that they have. */
 export function merge(options: MergeOptions): Promise<void> {
   return runInWorker('merge', validate(mergeCommandOptions, options))
+}
+
+/**
+ * Writes a model and an adapter as GGUF files for llama.cpp and Ollama, with a Modelfile, into the folder `output`.
+ * @throws {LoramError} see docs/errors.md
+ */
+export function exportModel(options: ExportOptions): Promise<void> {
+  return runInWorker('exportModel', validate(exportCommandOptions, options))
 }
 
 /** Perplexity of a model on data, or its score in a task: see {@link loadModel} for several evaluations of one model. */

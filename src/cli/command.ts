@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import type { z } from 'zod'
 import { readConfigFile } from './configFile.ts'
+import { flagOf } from './fields.ts'
 import { addFlags } from './flags.ts'
 import { printJson } from './output.ts'
 import { resolveOptions } from './resolve.ts'
@@ -12,6 +13,8 @@ export interface CommandSpec<Schema extends z.ZodObject = z.ZodObject, Result = 
   options: Schema
   /** Takes a configuration file as its argument. */
   takesConfigFile?: boolean
+  /** An option that may be given as the command's argument. */
+  argument?: string
   run(options: z.output<Schema>, json: boolean): Promise<Result>
   /** The result for people; programs get it as JSON. */
   show(result: Result): string
@@ -21,18 +24,19 @@ export interface CommandSpec<Schema extends z.ZodObject = z.ZodObject, Result = 
 export const command = <Schema extends z.ZodObject, Result>(spec: CommandSpec<Schema, Result>): CommandSpec =>
   spec as unknown as CommandSpec
 
-export function addCommand(program: Command, { name, description, options, takesConfigFile, run, show }: CommandSpec) {
+export function addCommand(program: Command, spec: CommandSpec) {
+  const { name, description, options, takesConfigFile, argument, run, show } = spec
   const added = program.command(name).description(description)
   if (takesConfigFile) added.argument('[config.yaml]', 'options as YAML; flags win over it')
+  if (argument) added.argument(`[${argument}]`, `the same as ${flagOf(argument)}`)
   addFlags(added, options)
   added.option('--json', 'the result as one line of JSON, the last of stdout')
   added.action(async () => {
     const { json = false, ...flags } = added.opts()
-    const [file] = added.args
-    const result = await run(
-      resolveOptions(options, flags, file === undefined ? undefined : readConfigFile(file)),
-      json,
-    )
+    const [given] = added.args
+    if (argument && given !== undefined) flags[argument] = given
+    const config = takesConfigFile && given !== undefined ? readConfigFile(given) : undefined
+    const result = await run(resolveOptions(options, flags, config), json)
     if (json) printJson(result)
     else process.stdout.write(`${show(result)}\n`)
   })

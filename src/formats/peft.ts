@@ -5,7 +5,7 @@ import { AdapterError, FileError } from '../errors.ts'
 import { type Adapter, type AdapterModule, type Matrix, scaleOf } from '../lora/adapter.ts'
 import { buildFolder, writeFileAtomic } from './atomic.ts'
 import { toFloat32 } from './float32.ts'
-import { formatJson, readJsonObject } from './json.ts'
+import { formatJson, type JsonObject, readJsonObject } from './json.ts'
 import { openSafetensors, type SafetensorsFile, type TensorEntry, writeSafetensors } from './safetensors.ts'
 
 const configName = 'adapter_config.json'
@@ -64,22 +64,27 @@ const plainInitialisations = ['gaussian', 'eva', 'orthogonal']
  * @throws {FileError} `E_FILE`: files are missing, or only a pickle is there. And all that `openSafetensors` throws.
  */
 export function readAdapter(dir: string): Adapter {
-  const config = readConfig(path.join(dir, configName))
-  const file = path.join(dir, weightsName)
-  if (!existsSync(file)) throw noWeights(dir)
-  const source = openSafetensors(file)
-  let modules: Map<string, AdapterModule>
+  const { config: json, weights: source } = openAdapterFiles(dir)
   try {
-    modules = readModules(source, file)
+    const config = parseConfig(json, path.join(dir, configName))
+    const file = path.join(dir, weightsName)
+    const { [baseKey]: base, [pruningKey]: pruning } = source.metadata
+    return {
+      ...unify(readModules(source, file), config, file),
+      ...(base !== undefined && { base }),
+      ...(pruning !== undefined && { pruning }),
+    }
   } finally {
     source.close()
   }
-  const { [baseKey]: base, [pruningKey]: pruning } = source.metadata
-  return {
-    ...unify(modules, config, file),
-    ...(base !== undefined && { base }),
-    ...(pruning !== undefined && { pruning }),
-  }
+}
+
+/** An adapter's configuration and the header of its weights, whatever they say. */
+export function openAdapterFiles(dir: string): { config: JsonObject; weights: SafetensorsFile } {
+  const config = readJsonObject(path.join(dir, configName))
+  const file = path.join(dir, weightsName)
+  if (!existsSync(file)) throw noWeights(dir)
+  return { config, weights: openSafetensors(file) }
 }
 
 /**
@@ -129,8 +134,7 @@ function bytesOfMatrix({ data }: Matrix): Uint8Array {
   return new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
 }
 
-function readConfig(file: string): PeftConfig {
-  const json = readJsonObject(file)
+function parseConfig(json: JsonObject, file: string): PeftConfig {
   const { data, error } = schema.safeParse(json)
   if (error !== undefined) {
     const { path: keys, message } = error.issues[0]!

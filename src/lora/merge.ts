@@ -9,19 +9,25 @@ import { type Tensor, tensorFrom } from '../tensor/tensor.ts'
 import { type Adapter, type AdapterModule, scaleOf } from './adapter.ts'
 import { foreignAdapter, requireBase } from './attach.ts'
 
-/** `weight + scale * B A`, added in f32 and rounded once to the weight's dtype. */
-export function mergeWeight(weight: Tensor, { a, b }: AdapterModule, scale: number): Tensor {
+/** `weight + scale * B A` in f32. */
+export function mergeInFloat32(weight: Tensor, { a, b }: AdapterModule, scale: number): Tensor {
   const merged = cast(weight, 'f32')
   gemm(tensorFrom(cpu, b.data, b.shape), tensorFrom(cpu, a.data, a.shape), merged, { alpha: scale, beta: 1 })
+  return merged
+}
+
+/** `weight + scale * B A`, added in f32 and rounded once to the weight's dtype. */
+export function mergeWeight(weight: Tensor, module: AdapterModule, scale: number): Tensor {
+  const merged = mergeInFloat32(weight, module, scale)
   return weight.dtype === 'f32' ? merged : cast(merged, weight.dtype)
 }
 
 /**
- * Writes a checkpoint with `adapter` merged into its weights, in their own dtype. Takes the host memory of one weight.
+ * Refuses an adapter whose update cannot become part of the weights of `checkpoint`.
  * @throws {AdapterError} `E_ADAPTER_BASE`: the adapter's modules or widths are not this model's; `E_ADAPTER`: it adapts the
  *   output head of a model whose head is its embedding, which a merge would change too
  */
-export function writeMerged(checkpoint: Checkpoint, adapter: Adapter, dir: string): void {
+export function requireMergeable(checkpoint: Checkpoint, adapter: Adapter): void {
   const { tieWordEmbeddings } = parseConfig(checkpoint.configJson, checkpoint.configFile, checkpoint.pruning)
   if (tieWordEmbeddings && adapter.modules.has('lm_head')) {
     throw new AdapterError('E_ADAPTER', 'an adapted lm_head cannot be merged into tied embeddings', {
@@ -35,6 +41,14 @@ export function writeMerged(checkpoint: Checkpoint, adapter: Adapter, dir: strin
     const found = [b.shape[0], a.shape[1]]
     if (!shape || shape[0] !== found[0] || shape[1] !== found[1]) throw foreignAdapter(name, found, shape)
   }
+}
+
+/**
+ * Writes a checkpoint with `adapter` merged into its weights, in their own dtype. Takes the host memory of one weight.
+ * @throws {AdapterError} as {@link requireMergeable}
+ */
+export function writeMerged(checkpoint: Checkpoint, adapter: Adapter, dir: string): void {
+  requireMergeable(checkpoint, adapter)
   writeCheckpoint(dir, {
     configJson: checkpoint.configJson,
     entries: Array.from(checkpoint.tensors, ([name, { dtype, shape }]) => ({ name, dtype, shape })),

@@ -1,6 +1,7 @@
 import path from 'node:path'
 import type { z } from 'zod'
 import { corpusExamples } from '../data/index.ts'
+import { exportGguf } from '../export/exportGguf.ts'
 import { readAdapter, writeAdapter } from '../formats/peft.ts'
 import { readPruning } from '../formats/pruningJson.ts'
 import { evaluateData, type Generation, generateFrom, type LoadedModel, loadModelFolder } from '../infer/loadedModel.ts'
@@ -50,6 +51,10 @@ export const methods = {
 
   async merge(given: Options<typeof options.mergeCommandOptions>, _context: Context<never>): Promise<void> {
     writeMerged(openModelFolder(given.model).checkpoint, readAdapter(given.adapter), given.output)
+  },
+
+  async exportModel(given: Options<typeof options.exportCommandOptions>, _context: Context<never>): Promise<void> {
+    exportGguf(given)
   },
 
   async load(given: Options<typeof options.inferenceOptions>, _context: Context<never>): Promise<void> {

@@ -1,5 +1,11 @@
 import * as api from '../../api/stages.ts'
-import { alignCommandOptions, mergeCommandOptions, pruneCommandOptions, recoverCommandOptions } from '../../options.ts'
+import {
+  alignCommandOptions,
+  exportCommandOptions,
+  mergeCommandOptions,
+  pruneCommandOptions,
+  recoverCommandOptions,
+} from '../../options.ts'
 import { command } from '../command.ts'
 import { ProgressDisplay } from '../progress.ts'
 import { abortOnSignal } from '../signals.ts'
@@ -54,6 +60,17 @@ export const merge = command({
   options: mergeCommandOptions,
   async run(options): Promise<Written> {
     await api.merge(options)
+    return { output: options.output }
+  },
+  show,
+})
+
+export const exportModel = command({
+  name: 'export',
+  description: 'Write a model and an adapter as GGUF files for llama.cpp and Ollama',
+  options: exportCommandOptions,
+  async run(options): Promise<Written> {
+    await api.exportModel(options)
     return { output: options.output }
   },
   show,

@@ -5,6 +5,12 @@ import { ropeFactorsName } from './names.ts'
 import { ropeOfFactors } from './ropeFactors.ts'
 import { readPlainTensor } from './rows.ts'
 
+const classes: Readonly<Record<string, string>> = {
+  llama: 'LlamaForCausalLM',
+  mistral: 'MistralForCausalLM',
+  qwen2: 'Qwen2ForCausalLM',
+  qwen3: 'Qwen3ForCausalLM',
+}
 const dtypeNames = { f32: 'float32', f16: 'float16', bf16: 'bfloat16' } as const
 
 export const architectureOf = (metadata: GgufMetadata): string => String(metadata.get('general.architecture'))
@@ -21,10 +27,12 @@ export function configOf(gguf: GgufFile): JsonObject {
   const of = (key: string) => metadata.get(`${architecture}.${key}`)
   const window = of('attention.sliding_window')
   const { headDim, scaling } = ropeOf(gguf, of)
+  // Mistral's files have Llama's architecture
+  const modelType = architecture === 'llama' && window !== undefined ? 'mistral' : architecture
   const has = (parts: string[]) => parts.some((part) => tensors.has(`blk.0.${part}.bias`))
   return {
-    // Mistral's files have Llama's architecture
-    model_type: architecture === 'llama' && window !== undefined ? 'mistral' : architecture,
+    ...(Object.hasOwn(classes, modelType) && { architectures: [classes[modelType]] }),
+    model_type: modelType,
     torch_dtype: dtypeNames[tensors.get('blk.0.attn_q.weight')?.type.dtype ?? 'f32'],
     hidden_act: 'silu',
     hidden_size: of('embedding_length'),
