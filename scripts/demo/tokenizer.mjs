@@ -1,7 +1,9 @@
-// A tokenizer of single characters, as the tokenizer.json that the Hugging Face libraries read.
+// A tokenizer of single characters, as the tokenizer.json that the Hugging Face libraries read: byte-level BPE without merges,
+// which GGUF files have a name for, too.
 
 const special = ['<s>', '</s>']
-const characters = [...' ()=|:.?+0123456789abcdefghijklmnopqrstuvwxyz']
+// Ġ is byte-level BPE's name for a blank
+const characters = [...'Ġ()=|:.?+0123456789abcdefghijklmnopqrstuvwxyz']
 const content = (id) => ({ content: special[id], single_word: false, lstrip: false, rstrip: false, normalized: false })
 
 export const vocabSize = special.length + characters.length
@@ -14,7 +16,7 @@ export const tokenizerJson = {
   padding: null,
   added_tokens: special.map((_, id) => ({ id, ...content(id), special: true })),
   normalizer: null,
-  pre_tokenizer: null,
+  pre_tokenizer: { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true },
   post_processor: {
     type: 'TemplateProcessing',
     single: [{ SpecialToken: { id: '<s>', type_id: 0 } }, { Sequence: { id: 'A', type_id: 0 } }],
@@ -25,7 +27,7 @@ export const tokenizerJson = {
     ],
     special_tokens: { '<s>': { id: '<s>', ids: [bosId], tokens: ['<s>'] } },
   },
-  decoder: { type: 'Fuse' },
+  decoder: { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true },
   model: {
     type: 'BPE',
     dropout: null,

@@ -25,7 +25,7 @@ export function formatModelfile(tokenizer: Tokenizer, model: string, adapter: st
   const found = known.find(({ system }) => system !== undefined)
   if (found === undefined) {
     lines.push(
-      '# No TEMPLATE: the chat template of this model has no known counterpart. Ollama knows those of common models.',
+      "# No TEMPLATE: the model's chat template, if it has one, has no known counterpart in Ollama's language",
     )
     return `${lines.join('\n')}\n`
   }
