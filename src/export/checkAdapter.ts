@@ -77,7 +77,8 @@ function readFacts(dir: string): Pick<AdapterFacts, 'config' | 'metadata' | 'mod
 
 function readBase(model: string): AdapterFacts['base'] {
   const { checkpoint, config } = openModelFolder(model)
-  const shapes = expectedTensors(config)
+  // a head that is the embedding is a module nevertheless
+  const shapes = expectedTensors(config).set('lm_head.weight', [config.vocabSize, config.hiddenSize])
   const base = { config, shapes, fingerprint: fingerprint(checkpoint) }
   checkpoint.close()
   return base

@@ -24,9 +24,7 @@ export function formatModelfile(tokenizer: Tokenizer, model: string, adapter: st
   const known = formats.map((format) => ({ format, system: systemOf(tokenizer, format) }))
   const found = known.find(({ system }) => system !== undefined)
   if (found === undefined) {
-    lines.push(
-      "# No TEMPLATE: the model's chat template, if it has one, has no known counterpart in Ollama's language",
-    )
+    lines.push("# No TEMPLATE: the model's chat template, if it has one, has no known counterpart in Ollama's language")
     return `${lines.join('\n')}\n`
   }
   const { format, system } = found

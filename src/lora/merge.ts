@@ -30,10 +30,14 @@ export function mergeWeight(weight: Tensor, module: AdapterModule, scale: number
 export function requireMergeable(checkpoint: Checkpoint, adapter: Adapter): void {
   const { tieWordEmbeddings } = parseConfig(checkpoint.configJson, checkpoint.configFile, checkpoint.pruning)
   if (tieWordEmbeddings && adapter.modules.has('lm_head')) {
-    throw new AdapterError('E_ADAPTER', 'an adapted lm_head cannot become part of a model whose head is its embedding', {
-      file: checkpoint.dir,
-      remedy: 'use the adapter unmerged, with loram, PEFT or vLLM',
-    })
+    throw new AdapterError(
+      'E_ADAPTER',
+      'an adapted lm_head cannot become part of a model whose head is its embedding',
+      {
+        file: checkpoint.dir,
+        remedy: 'use the adapter unmerged, with loram, PEFT or vLLM',
+      },
+    )
   }
   requireBase(adapter, checkpoint)
   for (const [name, { a, b }] of adapter.modules) {

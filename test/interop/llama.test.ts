@@ -1,0 +1,110 @@
+import { execFileSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { exportModel, loadModel } from 'loram'
+import { describe, expect, test } from 'vitest'
+import { writeAdapter } from '../../src/formats/peft.ts'
+import type { Adapter, Matrix } from '../../src/lora/adapter.ts'
+import { parseModule } from '../../src/model/model.ts'
+import { openModelFolder } from '../../src/model/open.ts'
+import { loadTokenizer } from '../../src/tokenizer/tokenizer.ts'
+import { writeTinyModel } from '../cli/support.ts'
+import { scratchFolder } from '../formats/scratch.ts'
+import { generator } from '../ops/support.ts'
+import { shared } from '../tokenizer/tokenizers.ts'
+
+const folder = process.env.LORAM_LLAMA
+const script = fileURLToPath(new URL('llama.mjs', import.meta.url))
+const reason = 'LORAM_LLAMA names no folder with node-llama-cpp in its node_modules'
+const smol = path.join(shared, 'models/SmolLM2-135M-Instruct.Q4_1.gguf')
+
+describe.skipIf(!folder)(`llama.cpp runs what loram exports (skipped: ${folder ? '' : reason})`, () => {
+  const dir = scratchFolder()
+  const at = (...parts: string[]) => path.join(dir, ...parts)
+  type Result = { prompt: number[]; generated: number[] }[]
+
+  const theirs = (model: string, prompts: string[], tokens: number, adapter?: string): Result =>
+    JSON.parse(
+      execFileSync(process.execPath, [script, folder!, JSON.stringify({ model, adapter, prompts, tokens })], {
+        encoding: 'utf8',
+      }),
+    )
+
+  async function ours(model: string, prompts: string[], tokens: number, adapter?: string): Promise<number[][]> {
+    const large = await loadModel(model, { device: 'cpu', ...(adapter && { adapter }) })
+    const generated = []
+    for (const prompt of prompts) generated.push((await large.complete(prompt, { maxNewTokens: tokens })).tokenIds)
+    await large.close()
+    return generated
+  }
+
+  /** An adapter of all projections with an effect that shows: both matrices drawn at random. */
+  function writeRandomAdapter(model: string, target: string, size: number, useRslora = false): void {
+    const random = generator(7)
+    const { checkpoint } = openModelFolder(model)
+    const matrix = (rows: number, columns: number): Matrix => ({
+      shape: [rows, columns],
+      data: Float32Array.from({ length: rows * columns }, () => size * random()),
+    })
+    const modules: Adapter['modules'] = new Map()
+    for (const [name, { shape }] of checkpoint.tensors) {
+      if (parseModule(name))
+        modules.set(name.replace('.weight', ''), { a: matrix(4, shape[1]!), b: matrix(shape[0]!, 4) })
+    }
+    checkpoint.close()
+    writeAdapter(target, { rank: 4, alpha: 8, useRslora, dropout: 0, modules })
+  }
+
+  const tinyPrompts = ['Hello', '3 and 4 make', 'the end']
+
+  test.each(['llama2', 'llama3', 'llama3-tied'])(
+    'the golden %s, with an adapter and without, to the same tokens',
+    async (name) => {
+      const model = writeTinyModel(at(name), ['models', name])
+      writeRandomAdapter(model, at(`${name}-adapter`), 0.3, true)
+      await exportModel({
+        model,
+        adapter: at(`${name}-adapter`),
+        content: 'both',
+        type: 'f32',
+        output: at(`${name}-gguf`),
+      })
+      const file = at(`${name}-gguf`, 'model-f32.gguf')
+      const plain = theirs(file, tinyPrompts, 12)
+      expect(plain.map(({ generated }) => generated)).toEqual(await ours(model, tinyPrompts, 12))
+      const adapted = theirs(file, tinyPrompts, 12, at(`${name}-gguf`, 'adapter.gguf'))
+      expect(adapted.map(({ generated }) => generated)).toEqual(
+        await ours(model, tinyPrompts, 12, at(`${name}-adapter`)),
+      )
+      expect(adapted).not.toEqual(plain)
+    },
+  )
+
+  describe.skipIf(!existsSync(smol))(`SmolLM2 (skipped: ${existsSync(smol) ? '' : `${smol} is not there`})`, () => {
+    const prompts = [
+      'The capital of France is',
+      'def fibonacci(n):',
+      'Once upon a time, in 1987, there',
+      'Wie heißt du? 漢字 😀',
+    ]
+
+    test('in f16, with an adapter apart and merged, to the same tokens', { timeout: 300_000 }, async () => {
+      writeRandomAdapter(smol, at('smol-adapter'), 0.02)
+      const adapter = at('smol-adapter')
+      await exportModel({ model: smol, adapter, content: 'both', output: at('smol') })
+      await exportModel({ model: smol, adapter, output: at('smol-merged') })
+      const file = at('smol', 'model-f16.gguf')
+      const plain = theirs(file, prompts, 24)
+      const tokenizer = loadTokenizer(smol)
+      expect(plain.map(({ prompt }) => prompt)).toEqual(prompts.map((prompt) => tokenizer.encode(prompt)))
+      expect(plain.map(({ generated }) => generated)).toEqual(await ours(smol, prompts, 24))
+      const adapted = await ours(smol, prompts, 24, adapter)
+      const apart = theirs(file, prompts, 24, at('smol', 'adapter.gguf'))
+      expect(apart.map(({ generated }) => generated)).toEqual(adapted)
+      const merged = theirs(at('smol-merged', 'model-f16.gguf'), prompts, 24)
+      expect(merged.map(({ generated }) => generated)).toEqual(adapted)
+      expect(apart).not.toEqual(plain)
+    })
+  })
+})
