@@ -111,7 +111,7 @@ export const scheduleOptions = z.strictObject({
 /** Everything `trainLoRAM` takes, and what a configuration file holds. */
 export const trainLoRAMOptions = z.strictObject({
   model: path
-    .describe('a Hugging Face folder with safetensors, original or pruned by loram')
+    .describe('a Hugging Face folder with safetensors, original or pruned by loram, or a GGUF file')
     .meta({ examples: ['./model'] }),
   data: dataOptions,
   prune: pruneOptions.optional().describe('leave it out to train on the model as it is'),
@@ -158,7 +158,7 @@ export const recoverCommandOptions = z.strictObject({
 })
 
 export const mergeCommandOptions = z.strictObject({
-  model: path.describe('a Hugging Face folder with safetensors'),
+  model: path.describe('a Hugging Face folder with safetensors, or a GGUF file'),
   adapter: path.describe('a PEFT folder for this model'),
   output: path.describe('new folder for the merged model'),
 })
@@ -189,7 +189,7 @@ export const checkAdapterOptions = z.strictObject({
 
 /** Which model to compute with. */
 export const inferenceOptions = z.strictObject({
-  model: path.describe('a Hugging Face folder with safetensors'),
+  model: path.describe('a Hugging Face folder with safetensors, or a GGUF file'),
   adapter: path.optional().describe('a PEFT folder for this model, used unmerged'),
   quantize: z.enum(quantizations).default('none').describe('how the weights are held'),
   device,
@@ -238,7 +238,7 @@ export const generateOptions = z.strictObject({
 export const generateCommandOptions = inferenceOptions.extend(generateOptions.shape)
 
 export const planCommandOptions = z.strictObject({
-  model: path.describe('a folder with config.json; weights are not read'),
+  model: path.describe('a folder with config.json, or a GGUF file; weights are not read'),
   prune: z
     .strictObject({
       ratio: fraction.describe(pruneOptions.shape.ratio.description!),

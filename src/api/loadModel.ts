@@ -36,7 +36,7 @@ export interface LargeModel {
 
 /**
  * Loads a model, and an adapter that it uses unmerged.
- * @param model a Hugging Face folder
+ * @param model a Hugging Face folder, or a GGUF file
  * @throws {LoramError} see docs/errors.md
  * @example
  * const large = await loadModel('./Llama-3.1-8B', { adapter: './my-adapter', quantize: 'nf4' })

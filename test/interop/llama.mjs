@@ -13,6 +13,7 @@ const llama = await getLlama({ gpu: false, build: 'never', logLevel: 'error' })
 const model = await llama.loadModel({ modelPath })
 const context = await model.createContext({
   contextSize: 256,
+  threads: 1, // they spin: where there are more than processors to have, they hardly move
   // as exact as loram's cache
   experimentalKvCacheKeyType: 'F32',
   experimentalKvCacheValueType: 'F32',

@@ -28,6 +28,7 @@ describe.skipIf(!folder)(`llama.cpp runs what loram exports (skipped: ${folder ?
     JSON.parse(
       execFileSync(process.execPath, [script, folder!, JSON.stringify({ model, adapter, prompts, tokens })], {
         encoding: 'utf8',
+        timeout: 60_000,
       }),
     )
 

@@ -5,6 +5,9 @@ import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { evaluate } from 'loram'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { toBf16, toFloat32 } from '../../src/formats/float32.ts'
+import { openCheckpoint } from '../../src/formats/huggingFace.ts'
+import { loadTokenizer } from '../../src/tokenizer/tokenizer.ts'
 
 const shared = fileURLToPath(new URL('../../../shared', import.meta.url))
 const gguf = path.join(shared, 'models/SmolLM2-135M-Instruct.Q4_1.gguf')
@@ -26,5 +29,25 @@ describe.skipIf(!isThere)(`SmolLM2-135M (skipped: ${isThere ? '' : `${gguf} is n
     const { perplexity, tokens, targets } = await evaluate(options)
     expect([tokens, targets]).toEqual([8192, 16 * 511])
     expect(Math.abs(perplexity / 29.595 - 1)).toBeLessThan(5e-4)
+  })
+
+  test('read from its GGUF file has the same weights, tokens and perplexity', { timeout: 240_000 }, async () => {
+    const [file, folder] = [openCheckpoint(gguf), openCheckpoint(model)]
+    for (const [name, { dtype }] of folder.tensors) {
+      const [ours, theirs] = [file.read(name), folder.read(name)]
+      // norms, which are f32 in the file, were rounded when the folder was made
+      if (file.tensors.get(name)!.dtype === dtype) expect(Buffer.compare(ours, theirs), name).toBe(0)
+      else expect(toBf16(toFloat32(ours, 'f32')), name).toEqual(new Uint16Array(theirs.buffer))
+    }
+    for (const { close } of [file, folder]) close()
+
+    const [ours, theirs] = [loadTokenizer(gguf), loadTokenizer(model)]
+    for (const line of readFileSync(text, 'utf8').split('\n')) expect(ours.encode(line)).toEqual(theirs.encode(line))
+    const { bosId, eosIds, padId, addBos, chatTemplate, specialTokens } = theirs
+    expect(ours).toMatchObject({ bosId, eosIds, padId, addBos, chatTemplate, specialTokens })
+
+    const options = { data: text, format: 'text', sequenceLength: 128, limit: 2, device: 'cpu' } as const
+    const perplexity = async (source: string) => (await evaluate({ ...options, model: source })).perplexity
+    expect((await perplexity(gguf)) / (await perplexity(model))).toBeCloseTo(1, 3)
   })
 })
