@@ -44,7 +44,7 @@ export function writeGgufModel(
     ['general.name', path.basename(path.resolve(checkpoint.dir), '.gguf')],
     ['general.file_type', { u32: fileTypes[type] }],
     ['general.quantization_version', { u32: 2 }],
-    ...metadataOf(config, checkpoint.configJson.sliding_window),
+    ...metadataOf(config),
     ...vocabularyOf(checkpoint.dir, config.vocabSize),
   ])
   const weights = new Map(Array.from(expectedTensors(config), ([name, shape]) => [toGgufName(name), { name, shape }]))
@@ -75,17 +75,18 @@ export function writeGgufModel(
   })
 }
 
+/** GGUF files say once for all layers how wide they are and how far they see. */
 function requireEqualLayers({ checkpoint, config }: OpenCheckpoint): void {
-  const { intermediateSize, numKeyValueHeads } = config
-  const differs = config.layers.some(
+  const { intermediateSize, numKeyValueHeads, attentionWindows } = config
+  const refuse = (expected: string, remedy: string) =>
+    new ModelError('E_MODEL', 'the model cannot be exported', { file: checkpoint.dir, expected, remedy })
+  const narrow = config.layers.some(
     (layer) => layer.intermediateSize !== intermediateSize || layer.numKeyValueHeads !== numKeyValueHeads,
   )
-  if (!differs) return
-  throw new ModelError('E_MODEL', 'a pruned model cannot be exported', {
-    file: checkpoint.dir,
-    expected: 'layers of one width',
-    remedy: 'export the original model with the recovered adapter',
-  })
+  if (narrow) throw refuse('layers of one width', 'export the original model with the recovered adapter')
+  // of families that may have a window the files do not say whether it is used
+  if (config.modelType === 'mistral' || attentionWindows.every((window) => window === 0)) return
+  throw refuse('no sliding window', 'set use_sliding_window to false, for texts within the window')
 }
 
 /** Vectors stay in f32; rows that Q8_0 cannot cut into blocks go to f16, as in llama.cpp. */

@@ -2,12 +2,12 @@ import type { GgufEntryValue } from '../formats/gguf/write.ts'
 import type { LlamaConfig, RopeScaling } from '../model/config.ts'
 
 /** The architecture of llama.cpp that computes this family: Mistral's is Llama's. */
-export const architectureOf = ({ modelType }: LlamaConfig): string =>
-  (modelType as string) === 'mistral' ? 'llama' : modelType
+export const architectureOf = ({ modelType }: LlamaConfig): string => (modelType === 'mistral' ? 'llama' : modelType)
 
 /** A model's sizes and constants as GGUF metadata: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md */
-export function metadataOf(config: LlamaConfig, slidingWindow: unknown): Map<string, GgufEntryValue> {
+export function metadataOf(config: LlamaConfig): Map<string, GgufEntryValue> {
   const architecture = architectureOf(config)
+  const window = config.attentionWindows[0]!
   const entries: Record<string, GgufEntryValue> = {
     vocab_size: { u32: config.vocabSize },
     context_length: { u32: config.maxPositionEmbeddings },
@@ -22,7 +22,7 @@ export function metadataOf(config: LlamaConfig, slidingWindow: unknown): Map<str
     'rope.dimension_count': { u32: config.headDim },
     'rope.freq_base': { f32: config.ropeTheta },
     ...ropeScaling(config.ropeScaling),
-    ...(typeof slidingWindow === 'number' && { 'attention.sliding_window': { u32: slidingWindow } }),
+    ...(window > 0 && { 'attention.sliding_window': { u32: window } }),
   }
   return new Map(Object.entries(entries).map(([key, value]) => [`${architecture}.${key}`, value]))
 }

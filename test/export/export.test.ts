@@ -54,7 +54,7 @@ function weightsOf(model: string): Map<string, Float32Array> {
 const largestDifference = (a: Float32Array, b: Float32Array) =>
   a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i]!)), a.length === b.length ? 0 : Number.NaN)
 
-const golden = ['llama2', 'llama3', 'llama3-tied']
+const golden = ['llama2', 'llama3', 'llama3-tied', 'mistral', 'qwen2', 'qwen3']
 const modelDir = (name: string) => at(name)
 beforeAll(() => {
   for (const name of golden) writeTinyModel(modelDir(name), ['models', name])

@@ -46,7 +46,7 @@ export function configOf(gguf: GgufFile): JsonObject {
     rms_norm_eps: of('attention.layer_norm_rms_epsilon'),
     rope_theta: of('rope.freq_base'),
     rope_scaling: scaling,
-    ...(window !== undefined && { sliding_window: window }),
+    ...(modelType === 'mistral' && { sliding_window: window }),
     tie_word_embeddings: !tensors.has('output.weight'),
     attention_bias: has(['attn_output']) || (architecture !== 'qwen2' && has(['attn_q', 'attn_k', 'attn_v'])),
     mlp_bias: has(['ffn_gate', 'ffn_up', 'ffn_down']),
