@@ -50,7 +50,7 @@ describe.skipIf(!folder)(`llama.cpp runs what loram exports (skipped: ${folder ?
     })
     const modules: Adapter['modules'] = new Map()
     for (const [name, { shape }] of checkpoint.tensors) {
-      if (parseModule(name))
+      if (name.endsWith('.weight') && parseModule(name))
         modules.set(name.replace('.weight', ''), { a: matrix(4, shape[1]!), b: matrix(shape[0]!, 4) })
     }
     checkpoint.close()
@@ -90,20 +90,21 @@ describe.skipIf(!folder)(`llama.cpp runs what loram exports (skipped: ${folder ?
       'Wie heißt du? 漢字 😀',
     ]
 
-    test('in f16, with an adapter apart and merged, to the same tokens', { timeout: 300_000 }, async () => {
+    // llama.cpp rounds activations to f16 where the weights are f16: too coarse for the near ties of a random adapter
+    test('in f16, and in f32 with an adapter apart and merged, to the same tokens', { timeout: 300_000 }, async () => {
       writeRandomAdapter(smol, at('smol-adapter'), 0.06)
       const adapter = at('smol-adapter')
-      await exportModel({ model: smol, adapter, content: 'both', output: at('smol') })
-      await exportModel({ model: smol, adapter, output: at('smol-merged') })
-      const file = at('smol', 'model-f16.gguf')
-      const plain = theirs(file, prompts, 24)
+      await exportModel({ model: smol, output: at('smol-f16') })
+      await exportModel({ model: smol, adapter, content: 'both', type: 'f32', output: at('smol') })
+      await exportModel({ model: smol, adapter, type: 'f32', output: at('smol-merged') })
+      const plain = theirs(at('smol-f16', 'model-f16.gguf'), prompts, 16)
       const tokenizer = loadTokenizer(smol)
       expect(plain.map(({ prompt }) => prompt)).toEqual(prompts.map((prompt) => tokenizer.encode(prompt)))
-      expect(plain.map(({ generated }) => generated)).toEqual(await ours(smol, prompts, 24))
-      const adapted = await ours(smol, prompts, 24, adapter)
-      const apart = theirs(file, prompts, 24, at('smol', 'adapter.gguf'))
+      expect(plain.map(({ generated }) => generated)).toEqual(await ours(smol, prompts, 16))
+      const adapted = await ours(smol, prompts, 16, adapter)
+      const apart = theirs(at('smol', 'model-f32.gguf'), prompts, 16, at('smol', 'adapter.gguf'))
       expect(apart.map(({ generated }) => generated)).toEqual(adapted)
-      const merged = theirs(at('smol-merged', 'model-f16.gguf'), prompts, 24)
+      const merged = theirs(at('smol-merged', 'model-f32.gguf'), prompts, 16)
       expect(merged.map(({ generated }) => generated)).toEqual(adapted)
       expect(apart).not.toEqual(plain)
     })
