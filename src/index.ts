@@ -1,5 +1,6 @@
 export { type EvaluationOf, type LargeModel, loadModel } from './api/loadModel.ts'
 export { type ModelPlan, plan } from './api/plan.ts'
+export { type RunningServer, serve } from './api/serve.ts'
 export { align, evaluate, merge, prune, recover } from './api/stages.ts'
 export { type TrainingRun, trainLoRAM } from './api/trainLoRAM.ts'
 export * from './errors.ts'
@@ -9,6 +10,7 @@ export type { TaskScore } from './infer/tasks/index.ts'
 export type { MemoryPlan } from './memory/planner.ts'
 export type {
   AlignOptions,
+  ChatMessage,
   EvaluateOptions,
   GenerateOptions,
   InferenceOptions,
@@ -16,6 +18,8 @@ export type {
   PlanOptions,
   PruneOptions,
   RecoverOptions,
+  SamplingOptions,
+  ServeOptions,
   TaskOptions,
   TrainLoRAMOptions,
 } from './options.ts'

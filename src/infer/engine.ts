@@ -47,6 +47,7 @@ export class Engine {
   private readonly cache: KvCache
   private readonly arena: Arena
   private readonly free: number[]
+  private waiting: Sequence[] = []
   /** By slot; those that came first come first. */
   private readonly running = new Map<number, Sequence>()
 
@@ -66,40 +67,45 @@ export class Engine {
     this.cache = new KvCache(model, slots, capacity)
   }
 
-  get hasRoom(): boolean {
-    return this.free.length > 0
-  }
-
   get isIdle(): boolean {
-    return this.running.size === 0
+    return this.waiting.length + this.running.size === 0
   }
 
-  /** Takes a sequence in. There must be room. */
+  /** Takes a sequence in. It waits until a slot is free, and leaves when it is finished, which may be at any time. */
   add(sequence: Sequence): void {
-    const slot = this.free.pop()!
-    this.cache.clear(slot)
-    this.running.set(slot, sequence)
-  }
-
-  /** Gives the slots of finished sequences back. */
-  removeFinished(): void {
-    for (const [slot, { finished }] of this.running) {
-      if (!finished) continue
-      this.running.delete(slot)
-      this.free.push(slot)
-    }
+    this.waiting.push(sequence)
   }
 
   step(): void {
+    this.arena.release(0) // a step that failed left something
+    this.fillSlots()
     const prompt = this.pieces().find(({ tokens }) => tokens > 1)
     if (prompt) this.forward([prompt])
     for (const group of this.decodeGroups()) this.forward(group)
-    this.removeFinished()
+    this.emptySlots()
   }
 
   dispose(): void {
     this.arena.dispose()
     this.cache.dispose()
+  }
+
+  private fillSlots(): void {
+    this.emptySlots()
+    this.waiting = this.waiting.filter(({ finished }) => !finished)
+    while (this.free.length > 0 && this.waiting.length > 0) {
+      const slot = this.free.pop()!
+      this.cache.clear(slot)
+      this.running.set(slot, this.waiting.shift()!)
+    }
+  }
+
+  private emptySlots(): void {
+    for (const [slot, { finished }] of this.running) {
+      if (!finished) continue
+      this.running.delete(slot)
+      this.free.push(slot)
+    }
   }
 
   private pieces(): Piece[] {

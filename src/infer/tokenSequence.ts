@@ -20,6 +20,7 @@ export class TokenSequence implements Sequence {
   readonly firstLogits: number
   /** Scores in the order of the tokens; an end-of-sequence token is the last. */
   readonly scores: TokenScore[] = []
+  /** Set from outside, it ends the sequence before its time. */
   finishReason: FinishReason | undefined
   /** Tokens that were sampled, the end-of-sequence token among them. */
   sampled = 0

@@ -1,10 +1,24 @@
 import type { CommandSpec } from '../command.ts'
+import { chat } from './chat.ts'
 import { doctor } from './doctor.ts'
 import { evaluate } from './evaluate.ts'
 import { generate } from './generate.ts'
 import { plan } from './plan.ts'
+import { serve } from './serve.ts'
 import { align, merge, prune, recover } from './stages.ts'
 import { train } from './train.ts'
 
 /** All commands whose options are a schema, in the order that help has them. */
-export const commands: readonly CommandSpec[] = [train, prune, align, recover, merge, evaluate, generate, plan, doctor]
+export const commands: readonly CommandSpec[] = [
+  train,
+  prune,
+  align,
+  recover,
+  merge,
+  evaluate,
+  generate,
+  chat,
+  serve,
+  plan,
+  doctor,
+]

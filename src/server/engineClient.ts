@@ -1,0 +1,75 @@
+import type { CompletionPart } from '../infer/completionWriter.ts'
+import type { Completion, CompletionRequest } from '../infer/scheduler.ts'
+import type { WorkerClient } from '../worker/client.ts'
+import { EventLog } from '../worker/eventLog.ts'
+import { ApiError } from './apiError.ts'
+
+/** What happens to completion number `index` of a request: a part of it comes, or it is complete. */
+export type CompletionEvent = { index: number } & ({ part: CompletionPart } | { completion: Completion })
+
+/** Seconds after which a client that found the queue full may try again. */
+const retryAfter = 1
+
+/** The engine in its thread, and how many completions it has to do. */
+export class EngineClient {
+  private readonly worker: WorkerClient
+  private readonly maxSequences: number
+  private readonly maxQueue: number
+  private unfinished = 0
+
+  constructor(worker: WorkerClient, { maxSequences, maxQueue }: { maxSequences: number; maxQueue: number }) {
+    this.worker = worker
+    this.maxSequences = maxSequences
+    this.maxQueue = maxQueue
+  }
+
+  /** Completions that are generated now. */
+  get running(): number {
+    return Math.min(this.unfinished, this.maxSequences)
+  }
+
+  /** Completions that wait for one of these to end. */
+  get waiting(): number {
+    return this.unfinished - this.running
+  }
+
+  get isAlive(): boolean {
+    return this.worker.isAlive
+  }
+
+  /**
+   * Completes several prompts side by side. Whoever stops to iterate ends them.
+   * @throws {ApiError} 429: there are too many to do; 400: there will always be
+   */
+  async *complete(requests: readonly CompletionRequest[], signal: AbortSignal): AsyncGenerator<CompletionEvent, void> {
+    this.admit(requests.length)
+    const left = new AbortController()
+    const either = AbortSignal.any([signal, left.signal])
+    const events = new EventLog<CompletionEvent>()
+    const all = Promise.all(
+      requests.map(async (request, index) => {
+        const onEvent = (part: CompletionPart) => events.push({ index, part })
+        events.push({ index, completion: await this.worker.call('complete', request, { signal: either, onEvent }) })
+      }),
+    )
+    const end = () => events.end()
+    all.then(end, end)
+    try {
+      yield* events
+      await all
+    } finally {
+      left.abort()
+      this.unfinished -= requests.length
+    }
+  }
+
+  private admit(count: number): void {
+    const most = this.maxSequences + this.maxQueue
+    if (count > most) throw new ApiError(400, `a request may ask for ${most} completions, not for ${count}`)
+    if (this.unfinished + count > most) {
+      const headers = { 'Retry-After': String(retryAfter) }
+      throw new ApiError(429, 'too many requests wait already', { code: 'queue_full', headers })
+    }
+    this.unfinished += count
+  }
+}
