@@ -43,7 +43,11 @@ export function createApp(options: AppOptions): OpenAPIHono<Env> {
   app.doc31('/openapi.json', { openapi: '3.1.0', info: { title: 'loram', version } })
 
   app.notFound((c) => failure(c, new ApiError(404, `there is no ${c.req.method} ${c.req.path}`)))
-  app.onError((error, c) => failure(c, toApiError(error)))
+  app.onError((error, c) => {
+    const known = toApiError(error)
+    if (known.status === 500) console.error(error)
+    return failure(c, known)
+  })
   return app
 }
 

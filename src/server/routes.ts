@@ -11,6 +11,7 @@ const errors = {
   401: json('the API key is missing or wrong', errorAnswer),
   404: json('there is no such model', errorAnswer),
   413: json('the request is too large', errorAnswer),
+  415: json('the request is not JSON', errorAnswer),
   429: json('too many requests wait; Retry-After says when to try again', errorAnswer),
   500: json('the server failed', errorAnswer),
   503: json('the server is shutting down', errorAnswer),
