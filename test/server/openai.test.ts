@@ -182,7 +182,7 @@ describe('a request that is refused', () => {
     ['one among several, in chunks', { prompt: ['fits', tooLong], stream: true }, 'max_tokens', /2048 tokens together/],
     ['more choices than the queue holds', { n: 16, prompt: ['a', 'b', 'c', 'd', 'e'] }, null, /72 completions/],
   ])('has %s', async (_, body, param, message) => {
-    const error = (await create(body).catch((reason) => reason)) as OpenAI.APIError
+    const error = (await create(body).catch((reason) => reason)) as InstanceType<typeof OpenAI.APIError>
     expect(error).toBeInstanceOf(OpenAI.BadRequestError)
     expect(error).toMatchObject({ status: 400, type: 'invalid_request_error', param })
     expect(error.message).toMatch(message)
