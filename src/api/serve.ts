@@ -2,8 +2,7 @@ import { createRequire } from 'node:module'
 import path from 'node:path'
 import { ConfigError } from '../errors.ts'
 import { type ServeOptions, serveOptions } from '../options.ts'
-import { EngineClient } from '../server/engineClient.ts'
-import { type Listening, listen } from '../server/listen.ts'
+import type { Listening } from '../server/listen.ts'
 import { validate } from '../validate.ts'
 import { WorkerClient } from '../worker/client.ts'
 
@@ -24,28 +23,19 @@ export interface RunningServer extends Listening {
  * console.log(server.url, server.models)
  */
 export async function serve(options: ServeOptions): Promise<RunningServer> {
-  const { adapter, host, port, apiKey, maxQueue, requestTimeout, shutdownTimeout, ...base } = validate(
-    serveOptions,
-    options,
-  )
-  const name = path.basename(path.resolve(base.model))
+  const { adapter, apiKey, ...given } = validate(serveOptions, options)
+  const { model, quantize, device, maxSequences, contextLength } = given
+  const name = path.basename(path.resolve(model))
   const adapters = namedFolders(adapter, name)
   const models = [name, ...adapters.keys()]
   const worker = new WorkerClient()
   try {
-    const { contextLength } = await worker.call('serve', { ...base, contextLength: base.contextLength, name, adapters })
-    const engine = new EngineClient(worker, { maxSequences: base.maxSequences, maxQueue })
-    const limits = { requestTimeout, shutdownTimeout }
-    const { url, close } = await listen({ engine, models, version: packageVersion(), apiKey, host, port, ...limits })
-    return {
-      url,
-      models,
-      contextLength,
-      async close() {
-        await close()
-        await worker.close()
-      },
-    }
+    const base = { model, quantize, device, name }
+    const opened = await worker.call('serve', { ...base, adapters, maxSequences, contextLength })
+    const { listen } = await import('../server/listen.ts') // a web framework, which only servers should wait for
+    const { url, close } = await listen({ ...given, worker, models, apiKey, version: packageVersion() })
+    const closeAll = () => close().then(() => worker.close())
+    return { url, models, contextLength: opened.contextLength, close: closeAll }
   } catch (error) {
     await worker.close()
     throw error

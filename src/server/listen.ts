@@ -4,7 +4,9 @@ import type { AddressInfo } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
 import { createAdaptorServer } from '@hono/node-server'
 import { ConfigError } from '../errors.ts'
+import type { WorkerClient } from '../worker/client.ts'
 import { type AppOptions, createApp } from './app.ts'
+import { EngineClient } from './engineClient.ts'
 
 export interface Listening {
   /** Where it listens, such as `http://127.0.0.1:8000`. */
@@ -13,7 +15,11 @@ export interface Listening {
   close(): Promise<void>
 }
 
-export interface ListenOptions extends Omit<AppOptions, 'isOpen' | 'ending'> {
+export interface ListenOptions extends Omit<AppOptions, 'engine' | 'isOpen' | 'ending'> {
+  /** Where the engine is. */
+  worker: WorkerClient
+  maxSequences: number
+  maxQueue: number
   host: string
   port: number
   /** Seconds in which a client must have sent its request. */
@@ -36,7 +42,8 @@ export async function listen(options: ListenOptions): Promise<Listening> {
   const { host, port, requestTimeout, shutdownTimeout } = options
   const ending = new AbortController()
   const isOpen = () => server.listening
-  const app = createApp({ ...options, isOpen, ending: ending.signal })
+  const engine = new EngineClient(options.worker, options)
+  const app = createApp({ ...options, engine, isOpen, ending: ending.signal })
   const server = createAdaptorServer({
     fetch: app.fetch,
     overrideGlobalObjects: false,
