@@ -15,14 +15,13 @@ if (!model) {
   console.error('usage: npm run bench:serve -- MODEL_DIR [name=ADAPTER_DIR]')
   process.exit(2)
 }
-const requests = 160
 const maxTokens = 32
 const prompt = 'The quick brown fox jumps over the lazy dog, and '
 
 const server = await serve({ model, port: 0, device: 'cpu', maxQueue: 256, ...(adapter && { adapter: [adapter] }) })
 await load(1, 4) // not counted
 const rows = []
-for (const clients of [1, 8, 64]) rows.push(await load(clients, requests))
+for (const clients of [1, 8, 32]) rows.push(await load(clients, 16 + 4 * clients))
 await server.close()
 console.table(rows)
 const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim()

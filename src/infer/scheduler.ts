@@ -27,6 +27,14 @@ export interface Completion {
   completionTokens: number
 }
 
+/** A part of a completion comes, or it is complete. */
+type Outcome = { part: CompletionPart } | { completion: Completion }
+
+/** What happens to completion number `index` of a request. */
+export type CompletionEvent = { index: number } & Outcome
+
+const isPromptScored = ({ echo, logprobs }: CompletionRequest) => echo && logprobs !== undefined
+
 /** Completes prompts that share one engine. */
 export class Scheduler {
   private readonly loaded: LoadedModel
@@ -52,34 +60,49 @@ export class Scheduler {
   }
 
   /**
-   * Completes a prompt; its text is emitted as it comes.
-   * @throws {ConfigError} `E_CONFIG`: the prompt is empty or too long, or has ids that are no tokens
+   * Completes prompts side by side; what happens to them is emitted. None begins before all are checked.
+   * @throws {ConfigError} `E_CONFIG`: a prompt is empty or too long, or has ids that are no tokens
    * @throws {AbortError} the caller wants no more
    */
-  async complete(request: CompletionRequest, { emit, signal }: Context<CompletionPart>): Promise<Completion> {
+  async complete(requests: readonly CompletionRequest[], { emit, signal }: Context<CompletionEvent>): Promise<void> {
+    const sequences = requests.map((request) => this.sequenceOf(request))
+    await Promise.all(
+      requests.map((request, index) =>
+        this.run(request, sequences[index]!, { emit: (event) => emit({ index, ...event }), signal }),
+      ),
+    )
+  }
+
+  private sequenceOf(request: CompletionRequest): TokenSequence {
     const { model, tokenizer } = this.loaded
-    const { prompt, stop, echo, logprobs } = request
-    const ids = promptIds(tokenizer, prompt)
+    const ids = promptIds(tokenizer, request.prompt)
     this.requireTokens(ids)
     const maxNewTokens = this.requireRoom(ids, request.maxNewTokens)
-    const isPromptScored = echo && logprobs !== undefined
-    const options = { ...request, maxNewTokens, scorePrompt: isPromptScored }
-    const adapter = this.models.get(request.model)!
-    const sequence = new TokenSequence(ids, adapter, model.config.eosTokenIds, options)
-    const writer = new CompletionWriter(sequence, tokenizer, stop)
-    if (echo) emit(writer.prompt(prompt, isPromptScored))
+    const options = { ...request, maxNewTokens, scorePrompt: isPromptScored(request) }
+    return new TokenSequence(ids, this.models.get(request.model)!, model.config.eosTokenIds, options)
+  }
+
+  private async run(
+    request: CompletionRequest,
+    sequence: TokenSequence,
+    { emit, signal }: Context<Outcome>,
+  ): Promise<void> {
+    const promptTokens = sequence.ids.length
+    const writer = new CompletionWriter(sequence, this.loaded.tokenizer, request.stop)
+    if (request.echo) emit({ part: writer.prompt(request.prompt, isPromptScored(request)) })
     this.engine.add(sequence)
     try {
       while (!sequence.finished) {
         await this.nextStep()
         stopIfAborted(signal, 'the completion')
         const part = writer.next()
-        if (part.text || part.tokens.length > 0) emit(part)
+        if (part.text || part.tokens.length > 0) emit({ part })
       }
     } finally {
       sequence.finishReason ??= 'stop' // an error left it unfinished: its slot is for others
     }
-    return { finishReason: sequence.finishReason, promptTokens: ids.length, completionTokens: sequence.sampled }
+    const { finishReason, sampled } = sequence
+    emit({ completion: { finishReason, promptTokens, completionTokens: sampled } })
   }
 
   /** One step of the engine, for all that wait for it. Before it the thread takes messages. */

@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto'
-import type { Completion, CompletionRequest } from '../infer/scheduler.ts'
+import type { Completion, CompletionEvent, CompletionRequest } from '../infer/scheduler.ts'
 import type { Choice, Dialect } from './dialects.ts'
-import type { CompletionEvent } from './engineClient.ts'
 import type { ChatBody, CompletionBody, Usage } from './schemas.ts'
 
 type Events = AsyncIterable<CompletionEvent>

@@ -1,11 +1,7 @@
-import type { CompletionPart } from '../infer/completionWriter.ts'
-import type { Completion, CompletionRequest } from '../infer/scheduler.ts'
+import type { CompletionEvent, CompletionRequest } from '../infer/scheduler.ts'
 import type { WorkerClient } from '../worker/client.ts'
 import { EventLog } from '../worker/eventLog.ts'
 import { ApiError } from './apiError.ts'
-
-/** What happens to completion number `index` of a request: a part of it comes, or it is complete. */
-export type CompletionEvent = { index: number } & ({ part: CompletionPart } | { completion: Completion })
 
 /** Seconds after which a client that found the queue full may try again. */
 const retryAfter = 1
@@ -44,22 +40,21 @@ export class EngineClient {
   async *complete(requests: readonly CompletionRequest[], signal: AbortSignal): AsyncGenerator<CompletionEvent, void> {
     this.admit(requests.length)
     const left = new AbortController()
-    const either = AbortSignal.any([signal, left.signal])
     const events = new EventLog<CompletionEvent>()
-    const all = Promise.all(
-      requests.map(async (request, index) => {
-        const onEvent = (part: CompletionPart) => events.push({ index, part })
-        events.push({ index, completion: await this.worker.call('complete', request, { signal: either, onEvent }) })
-      }),
-    )
-    const end = () => events.end()
-    all.then(end, end)
+    const done = this.worker.call('complete', requests, {
+      signal: AbortSignal.any([signal, left.signal]),
+      onEvent: (event) => events.push(event),
+    })
+    const end = () => {
+      this.unfinished -= requests.length // not where the events end, because their reader may be slow
+      events.end()
+    }
+    done.then(end, end)
     try {
       yield* events
-      await all
+      await done
     } finally {
       left.abort()
-      this.unfinished -= requests.length
     }
   }
 

@@ -3,12 +3,11 @@ import type { z } from 'zod'
 import { corpusExamples } from '../data/index.ts'
 import { readAdapter, writeAdapter } from '../formats/peft.ts'
 import { readPruning } from '../formats/pruningJson.ts'
-import type { CompletionPart } from '../infer/completionWriter.ts'
 import type { GenerateOptions } from '../infer/generate.ts'
 import { evaluateData, type Generation, generateFrom, type LoadedModel, loadModelFolder } from '../infer/loadedModel.ts'
 import type { Evaluation } from '../infer/perplexity.ts'
 import type { Prompt } from '../infer/prompt.ts'
-import type { Completion, CompletionRequest, Scheduler } from '../infer/scheduler.ts'
+import type { CompletionEvent, CompletionRequest, Scheduler } from '../infer/scheduler.ts'
 import { openScheduler, type ServedModels } from '../infer/serving.ts'
 import { scoreTask, type TaskScore } from '../infer/tasks/index.ts'
 import { writeMerged } from '../lora/merge.ts'
@@ -77,6 +76,6 @@ export const methods = {
     return { contextLength: scheduler.contextLength }
   },
 
-  complete: (given: CompletionRequest, context: Context<CompletionPart>): Promise<Completion> =>
+  complete: (given: readonly CompletionRequest[], context: Context<CompletionEvent>): Promise<void> =>
     scheduler!.complete(given, context),
 }
