@@ -1,6 +1,7 @@
 export { checkAdapter } from './api/checkAdapter.ts'
 export { type EvaluationOf, type LargeModel, loadModel } from './api/loadModel.ts'
 export { type ModelPlan, plan } from './api/plan.ts'
+export { type RunningServer, serve } from './api/serve.ts'
 export { align, evaluate, exportModel, merge, prune, recover } from './api/stages.ts'
 export { type TrainingRun, trainLoRAM } from './api/trainLoRAM.ts'
 export * from './errors.ts'
@@ -11,6 +12,7 @@ export type { TaskScore } from './infer/tasks/index.ts'
 export type { MemoryPlan } from './memory/planner.ts'
 export type {
   AlignOptions,
+  ChatMessage,
   CheckAdapterOptions,
   EvaluateOptions,
   ExportOptions,
@@ -20,6 +22,8 @@ export type {
   PlanOptions,
   PruneOptions,
   RecoverOptions,
+  SamplingOptions,
+  ServeOptions,
   TaskOptions,
   TrainLoRAMOptions,
 } from './options.ts'

@@ -213,6 +213,26 @@ export const taskOptions = z.strictObject({
   predictions: path.optional().describe('JSONL file for every question with what the model made of it'),
 })
 
+/** What `loram serve` takes. */
+export const serveOptions = inferenceOptions.omit({ adapter: true }).extend({
+  adapter: z
+    .array(z.string().regex(/^[\w.:-]+=./, 'a name, made of letters, digits and . _ : -, an equals sign, and a folder'))
+    .default([])
+    .describe('name=folder of a PEFT adapter that requests may name'),
+  host: z.string().nonempty().default('127.0.0.1').describe('address to listen on; 0.0.0.0 is all of them'),
+  port: z.int().min(0).max(65535).default(8000).describe('0 takes a free one'),
+  apiKey: z.string().nonempty().optional().describe('what requests must carry as bearer token'),
+  maxSequences: count.default(8).describe('completions that are generated at once; memory grows with it'),
+  maxQueue: index.default(64).describe('completions that may wait for one of these; further requests get status 429'),
+  contextLength: count
+    .optional()
+    .describe(
+      "tokens of a prompt and its completion; memory grows with it; default 2048, or the model's if that is less",
+    ),
+  requestTimeout: count.default(30).describe('seconds in which a client must have sent its request'),
+  shutdownTimeout: count.default(30).describe('seconds that running requests have left after SIGINT or SIGTERM'),
+})
+
 export const evaluateOptions = z.strictObject({
   data: paths.describe('JSONL, JSON or text: a file, a folder, a pattern, or a list of them'),
   format: z.enum(recordFormats).default('auto').describe('text is evaluated as running text'),
@@ -224,15 +244,30 @@ export const evaluateOptions = z.strictObject({
 
 export const evaluateCommandOptions = inferenceOptions.extend(evaluateOptions.shape)
 
-export const generateOptions = z.strictObject({
-  prompt: z.string().describe('text to go on from'),
-  chat: z.boolean().default(false).describe("takes the prompt as a user's message, in the model's chat template"),
+/** How text is generated. */
+export const samplingOptions = z.strictObject({
   maxNewTokens: count.default(128).describe('at most so many; an end-of-sequence token ends earlier'),
   temperature: z.number().min(0).default(0).describe('0 takes the most likely token'),
   topK: index.default(0).describe('only the k most likely tokens; 0: all'),
   topP: z.number().gt(0).max(1).default(1).describe('only the most likely tokens that together reach this probability'),
   stop: z.array(z.string().nonempty()).default([]).describe('text that ends generation'),
   seed,
+})
+
+export const generateOptions = z.strictObject({
+  prompt: z.string().describe('text to go on from'),
+  chat: z.boolean().default(false).describe("takes the prompt as a user's message, in the model's chat template"),
+  ...samplingOptions.shape,
+})
+
+export const chatMessages = z
+  .array(z.strictObject({ role: z.enum(['system', 'user', 'assistant', 'tool']), content: z.string() }))
+  .nonempty()
+
+export const chatCommandOptions = inferenceOptions.extend({
+  system: z.string().optional().describe('what the conversation begins with'),
+  ...samplingOptions.shape,
+  maxNewTokens: samplingOptions.shape.maxNewTokens.default(512),
 })
 
 export const generateCommandOptions = inferenceOptions.extend(generateOptions.shape)
@@ -273,7 +308,10 @@ export type MergeOptions = z.input<typeof mergeCommandOptions>
 export type ExportOptions = z.input<typeof exportCommandOptions>
 export type CheckAdapterOptions = z.input<typeof checkAdapterOptions>
 export type InferenceOptions = z.input<typeof inferenceOptions>
+export type ServeOptions = z.input<typeof serveOptions>
 export type EvaluateOptions = z.input<typeof evaluateOptions>
 export type TaskOptions = z.input<typeof taskOptions>
 export type GenerateOptions = z.input<typeof generateOptions>
+export type SamplingOptions = z.input<typeof samplingOptions>
+export type ChatMessage = z.input<typeof chatMessages>[number]
 export type PlanOptions = z.input<typeof planCommandOptions>

@@ -1,17 +1,23 @@
+import type { z } from 'zod'
 import type { Generation } from '../infer/loadedModel.ts'
 import type { Evaluation } from '../infer/perplexity.ts'
+import type { Prompt } from '../infer/prompt.ts'
 import type { TaskScore } from '../infer/tasks/index.ts'
 import {
+  type ChatMessage,
+  chatMessages,
   type EvaluateOptions,
   evaluateOptions,
   type GenerateOptions,
   generateOptions,
   type InferenceOptions,
   inferenceOptions,
+  type SamplingOptions,
+  samplingOptions,
 } from '../options.ts'
 import { validate } from '../validate.ts'
 import { WorkerClient } from '../worker/client.ts'
-import { EventLog } from './eventLog.ts'
+import { EventLog } from '../worker/eventLog.ts'
 
 /** What an evaluation gives: with a `task` how many answers were right, else the perplexity. */
 export type EvaluationOf<Options extends EvaluateOptions> = Options extends { task: object } ? TaskScore : Evaluation
@@ -23,7 +29,9 @@ export interface LargeModel {
    * @throws {AbortError} `signal` was aborted
    */
   generate(prompt: string, options?: Omit<GenerateOptions, 'prompt'> & { signal?: AbortSignal }): AsyncIterable<string>
-  /** The same, whole, with its token ids and speed. */
+  /** The answer to a conversation, in the model's chat template, in pieces as it is generated. */
+  chat(messages: readonly ChatMessage[], options?: SamplingOptions & { signal?: AbortSignal }): AsyncIterable<string>
+  /** What `generate` gives, whole, with its token ids and speed. */
   complete(prompt: string, options?: Omit<GenerateOptions, 'prompt'> & { signal?: AbortSignal }): Promise<Generation>
   /**
    * Perplexity of data: of the answers of records, of every token of running text. With `task`, the share of questions that
@@ -54,18 +62,33 @@ export async function loadModel(model: string, options: Omit<InferenceOptions, '
   }
   return {
     async *generate(prompt, { signal, ...rest } = {}) {
-      const pieces = new EventLog<string>()
-      const options = validate(generateOptions, { ...rest, prompt })
-      const done = client.call('generate', options, { signal, onEvent: (text) => pieces.push(text) })
-      const end = () => pieces.end()
-      done.then(end, end)
-      yield* pieces
-      await done
+      yield* pieces(client, withPrompt(validate(generateOptions, { ...rest, prompt })), signal)
+    },
+    async *chat(messages, { signal, ...rest } = {}) {
+      yield* pieces(client, { ...validate(samplingOptions, rest), prompt: validate(chatMessages, messages) }, signal)
     },
     complete: (prompt, { signal, ...rest } = {}) =>
-      client.call('generate', validate(generateOptions, { ...rest, prompt }), { signal }),
+      client.call('generate', withPrompt(validate(generateOptions, { ...rest, prompt })), { signal }),
     evaluate: <Options extends EvaluateOptions>({ signal, ...rest }: Options & { signal?: AbortSignal }) =>
       client.call('evaluate', validate(evaluateOptions, rest), { signal }) as Promise<EvaluationOf<Options>>,
     close: () => client.close(),
   }
+}
+
+/** A prompt as the model gets it: text, or the conversation that it opens. */
+function withPrompt({ prompt, chat, ...options }: z.output<typeof generateOptions>) {
+  return { ...options, prompt: chat ? [{ role: 'user' as const, content: prompt }] : prompt }
+}
+
+async function* pieces(
+  client: WorkerClient,
+  options: z.output<typeof samplingOptions> & { prompt: Prompt },
+  signal: AbortSignal | undefined,
+): AsyncGenerator<string, void> {
+  const log = new EventLog<string>()
+  const done = client.call('generate', options, { signal, onEvent: (text) => log.push(text) })
+  const end = () => log.end()
+  done.then(end, end)
+  yield* log
+  await done
 }

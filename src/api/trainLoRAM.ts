@@ -3,7 +3,7 @@ import type { RunEvent } from '../train/events.ts'
 import type { TrainResult } from '../train/run.ts'
 import { validate } from '../validate.ts'
 import { runInWorker } from '../worker/client.ts'
-import { EventLog } from './eventLog.ts'
+import { EventLog } from '../worker/eventLog.ts'
 
 /** A training run: `await` it for its result, or iterate over it for its events; both work together. */
 export interface TrainingRun extends PromiseLike<TrainResult>, AsyncIterable<RunEvent> {}

@@ -1,11 +1,10 @@
-import { arenaFor } from '../memory/measure.ts'
-import { KvCache } from '../model/kvCache.ts'
-import { logitsOf, type Model, modelForward } from '../model/model.ts'
-import type { Arena } from '../tensor/arena.ts'
-import { streamDecoder } from '../tokenizer/streamDecoder.ts'
+import { pairsIn } from '../lora/attach.ts'
+import type { Model } from '../model/model.ts'
 import type { Tokenizer } from '../tokenizer/tokenizer.ts'
-import { toDevice } from '../train/step.ts'
-import { type SampleOptions, sample } from './sample.ts'
+import { Engine } from './engine.ts'
+import type { SampleOptions } from './sample.ts'
+import { TextStream } from './textStream.ts'
+import { TokenSequence } from './tokenSequence.ts'
 
 export interface GenerateOptions extends SampleOptions {
   maxNewTokens: number
@@ -22,53 +21,24 @@ export const generateDefaults: GenerateOptions = {
   stop: [],
 }
 
-/** A prompt goes through the model in pieces of at most this many tokens, which bounds the memory it takes. */
-const prefillTokens = 512
-
 /** Token ids that follow `prompt`, one by one, up to and without an end-of-sequence token. */
 export function* generateTokens(
   model: Model,
   prompt: readonly number[],
   options: Pick<GenerateOptions, 'maxNewTokens'> & SampleOptions,
 ): Generator<number, void> {
-  const capacity = prompt.length + options.maxNewTokens
-  const cache = new KvCache(model, capacity)
-  const piece = Math.min(prompt.length, prefillTokens)
-  const arena = arenaFor(model, (twin, meta) =>
-    nextLogits(twin, meta, new KvCache(twin, capacity), prompt.slice(0, piece)),
-  )
+  const adapter = pairsIn(model)
+  const sequence = new TokenSequence(prompt, adapter, model.config.eosTokenIds, options)
+  const engine = new Engine(model, 1, prompt.length + options.maxNewTokens, [adapter])
   try {
-    let input = prompt
-    for (let step = 0; step < options.maxNewTokens; step++) {
-      let logits: Float32Array | undefined
-      for (let at = 0; at < input.length; at += piece) {
-        logits = nextLogits(model, arena, cache, input.slice(at, at + piece))
-      }
-      const id = sample(logits!, options, step)
-      if (model.config.eosTokenIds.includes(id)) return
-      yield id
-      input = [id]
+    engine.add(sequence)
+    for (let given = prompt.length; !sequence.finished; given = sequence.ids.length) {
+      engine.step()
+      yield* sequence.ids.slice(given)
     }
   } finally {
-    arena.dispose()
-    cache.dispose()
+    engine.dispose()
   }
-}
-
-/** Appends `ids` to the cached sequence and gives the logits [vocab] of what comes next. */
-function nextLogits(model: Model, arena: Arena, cache: KvCache, ids: readonly number[]): Float32Array {
-  const start = arena.mark()
-  const from = cache.length
-  cache.advance(ids.length)
-  const tokens = toDevice(arena, {
-    ids: Int32Array.from(ids),
-    positions: Int32Array.from(ids, (_, i) => from + i),
-    bounds: Int32Array.of(0, ids.length),
-  })
-  const x = modelForward(model, arena, tokens, cache)
-  const logits = logitsOf(model, x.rows(ids.length - 1, ids.length)).read() as Float32Array
-  arena.release(start)
-  return logits
 }
 
 /**
@@ -82,38 +52,13 @@ export function* generateText(
   options: GenerateOptions,
   tokenIds: number[] = [],
 ): Generator<string, void> {
-  let pending = ''
-  for (const text of decoded()) {
-    pending += text
-    const end = firstOf(pending, options.stop)
-    const safe = end >= 0 ? end : pending.length - heldBack(pending, options.stop)
-    if (safe > 0) yield pending.slice(0, safe)
-    if (end >= 0) return
-    pending = pending.slice(safe)
+  const stream = new TextStream(tokenizer, options.stop)
+  for (const id of generateTokens(model, prompt, options)) {
+    tokenIds.push(id)
+    const text = stream.push(id)
+    if (text) yield text
+    if (stream.stopped) return
   }
-  if (pending) yield pending
-
-  function* decoded() {
-    const decoder = streamDecoder(tokenizer)
-    for (const id of generateTokens(model, prompt, options)) {
-      tokenIds.push(id)
-      yield decoder.push(id)
-    }
-    yield decoder.end()
-  }
-}
-
-/** Where the first stop text begins, or -1. */
-function firstOf(text: string, stop: readonly string[]): number {
-  const found = stop.map((s) => text.indexOf(s)).filter((at) => at >= 0)
-  return found.length ? Math.min(...found) : -1
-}
-
-/** Length of the longest end of `text` that may become a stop text. */
-function heldBack(text: string, stop: readonly string[]): number {
-  const most = Math.max(0, ...stop.map((s) => s.length - 1))
-  for (let length = Math.min(most, text.length); length > 0; length--) {
-    if (stop.some((s) => s.startsWith(text.slice(-length)))) return length
-  }
-  return 0
+  const rest = stream.end()
+  if (rest) yield rest
 }

@@ -2,17 +2,16 @@ import type { z } from 'zod'
 import { corpusExamples, loadExamples } from '../data/index.ts'
 import { AbortError, ConfigError } from '../errors.ts'
 import { readAdapter } from '../formats/peft.ts'
-import { attachAdapter, requireBase } from '../lora/attach.ts'
+import { type Pairs, pairsOf, requireBase, usePairs } from '../lora/attach.ts'
 import type { Model } from '../model/model.ts'
 import { openModelFolder, readModel } from '../model/open.ts'
-import type { evaluateOptions, generateOptions, inferenceOptions } from '../options.ts'
+import type { evaluateOptions, inferenceOptions } from '../options.ts'
 import { openDevice } from '../tensor/device.ts'
-import { chatSegments } from '../tokenizer/chatSegments.ts'
-import { encodeSegments } from '../tokenizer/segments.ts'
 import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts'
 import { type Context, type StopSignal, stopIfAborted } from '../worker/protocol.ts'
-import { generateText } from './generate.ts'
+import { type GenerateOptions, generateText } from './generate.ts'
 import { type Evaluation, evaluateExamples } from './perplexity.ts'
+import { type Prompt, promptIds } from './prompt.ts'
 
 /** A model that is ready to compute, with its tokenizer. */
 export interface LoadedModel {
@@ -27,13 +26,25 @@ export function loadModelFolder({
   quantize,
   device,
 }: z.output<typeof inferenceOptions>): LoadedModel {
+  const { loaded, adapters } = loadWithAdapters(
+    { model: dir, quantize, device },
+    adapter === undefined ? [] : [adapter],
+  )
+  for (const pairs of adapters) usePairs(loaded.model, pairs)
+  return loaded
+}
+
+/** Reads a model, and the pairs of adapters for it. */
+export function loadWithAdapters(
+  { model: dir, quantize, device }: Omit<z.output<typeof inferenceOptions>, 'adapter'>,
+  adapterDirs: readonly string[],
+): { loaded: LoadedModel; adapters: Pairs[] } {
   const source = openModelFolder(dir)
   const tokenizer = loadTokenizer(dir)
-  const trained = adapter === undefined ? undefined : readAdapter(adapter)
-  if (trained) requireBase(trained, source.checkpoint)
+  const trained = adapterDirs.map(readAdapter)
+  for (const adapter of trained) requireBase(adapter, source.checkpoint)
   const model = readModel(source, openDevice(device), quantize)
-  if (trained) attachAdapter(model, trained)
-  return { model, tokenizer }
+  return { loaded: { model, tokenizer }, adapters: trained.map((adapter) => pairsOf(model, adapter)) }
 }
 
 /** Perplexity of data: of the answers of records, of every token of running text. */
@@ -61,10 +72,10 @@ export interface Generation {
 /** Generates text after a prompt; every piece is emitted as it comes. */
 export function generateFrom(
   { model, tokenizer }: LoadedModel,
-  { prompt, chat, ...options }: z.output<typeof generateOptions>,
+  { prompt, ...options }: GenerateOptions & { prompt: Prompt },
   { emit, signal }: Context<string>,
 ): Generation {
-  const ids = promptIds(tokenizer, prompt, chat)
+  const ids = promptIds(tokenizer, prompt)
   const most = model.config.maxPositionEmbeddings
   if (ids.length === 0 || ids.length + options.maxNewTokens > most) {
     throw new ConfigError('E_CONFIG', 'the prompt and the new tokens do not fit the model', {
@@ -83,13 +94,4 @@ export function generateFrom(
   }
   const tokensPerSecond = (1000 * tokenIds.length) / (performance.now() - began)
   return { text: pieces.join(''), tokenIds, promptTokens: ids.length, tokensPerSecond }
-}
-
-function promptIds(tokenizer: Tokenizer, prompt: string, chat: boolean): number[] {
-  if (chat) {
-    const segments = chatSegments(tokenizer, [{ role: 'user', content: prompt }], { addGenerationPrompt: true })
-    return encodeSegments(tokenizer, segments).flatMap(({ ids }) => Array.from(ids))
-  }
-  const bos = tokenizer.addBos && tokenizer.bosId !== undefined ? [tokenizer.bosId] : []
-  return [...bos, ...tokenizer.encode(prompt)]
 }

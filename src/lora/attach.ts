@@ -1,5 +1,6 @@
 import { AdapterError } from '../errors.ts'
 import { type Checkpoint, fingerprint } from '../formats/huggingFace.ts'
+import type { Linear, LoraPair } from '../model/linear.ts'
 import { linears, type Model } from '../model/model.ts'
 import { fillUniform } from '../native/random.ts'
 import { tensorFrom } from '../tensor/tensor.ts'
@@ -76,11 +77,34 @@ export function adapterFrom(parameters: ParameterSet, options: LoraOptions, base
   return { rank, alpha, dropout, useRslora, baseModel, modules }
 }
 
+/** The pairs of a trained adapter on a model's device, by the layer that each belongs to. Without any: the base model. */
+export type Pairs = ReadonlyMap<Linear, LoraPair>
+
+/** The pairs that `model` computes with. */
+export const pairsIn = (model: Model): Pairs =>
+  new Map(Array.from(linears(model).values()).flatMap((linear) => (linear.lora ? [[linear, linear.lora]] : [])))
+
+/** Lets `model` compute with `pairs`, and no others. */
+export function usePairs(model: Model, pairs: Pairs): void {
+  for (const linear of linears(model).values()) {
+    const pair = pairs.get(linear)
+    if (pair) linear.lora = pair
+    else delete linear.lora
+  }
+}
+
 /**
  * Lets `model` compute with a trained adapter, unmerged.
+ * @throws {AdapterError} as {@link pairsOf}
+ */
+export const attachAdapter = (model: Model, adapter: Adapter): void => usePairs(model, pairsOf(model, adapter))
+
+/**
+ * Brings a trained adapter to `model`'s device; `usePairs` puts it to use.
  * @throws {AdapterError} `E_ADAPTER_BASE`: the adapter's modules or widths are not this model's.
  */
-export function attachAdapter(model: Model, adapter: Adapter): void {
+export function pairsOf(model: Model, adapter: Adapter): Pairs {
+  const pairs = new Map<Linear, LoraPair>()
   const byName = new Map(Array.from(linears(model), ([name, linear], index) => [name, { linear, index }]))
   for (const [name, { a, b }] of adapter.modules) {
     const found = byName.get(name)
@@ -88,13 +112,14 @@ export function attachAdapter(model: Model, adapter: Adapter): void {
     const { linear, index } = found
     const [out, inputs] = linear.weight.shape as [number, number]
     if (a.shape[1] !== inputs || b.shape[0] !== out) throw foreignAdapter(name, [b.shape[0], a.shape[1]], [out, inputs])
-    linear.lora = {
+    pairs.set(linear, {
       a: tensorFrom(model.device, a.data, a.shape),
       b: tensorFrom(model.device, b.data, b.shape),
       scale: scaleOf(adapter),
       index,
-    }
+    })
   }
+  return pairs
 }
 
 /**

@@ -39,14 +39,15 @@ export function arenaBytes(device: Device, work: (arena: Arena) => void): number
   return arena.peak
 }
 
-/** An arena on `model`'s device that is just large enough for `work`. */
-export function arenaFor(model: Model, work: (model: Model, arena: Arena) => void): Arena {
+/** Bytes that `work` with `model` takes of an arena. */
+export function workBytes(model: Model, work: (model: Model, arena: Arena) => void): number {
   const twin = metaTwin(model)
-  return new Arena(
-    model.device,
-    arenaBytes(model.device, (arena) => work(twin, arena)),
-  )
+  return arenaBytes(model.device, (arena) => work(twin, arena))
 }
+
+/** An arena on `model`'s device that is just large enough for `work`. */
+export const arenaFor = (model: Model, work: (model: Model, arena: Arena) => void): Arena =>
+  new Arena(model.device, workBytes(model, work))
 
 /** What takes the most memory of any micro-batch of `tokens` tokens: each is a target, and an example of its own. */
 export function fullMicroBatch(tokens: number): MicroBatch {

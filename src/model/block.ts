@@ -1,5 +1,6 @@
 import { attention, attentionBackward } from '../native/attention.ts'
 import { copy, copyInto } from '../native/cast.ts'
+import { scatterRows } from '../native/gather.ts'
 import { rmsNorm, rmsNormBackward } from '../native/rmsNorm.ts'
 import { rope } from '../native/rope.ts'
 import { swiglu, swigluBackward } from '../native/swiglu.ts'
@@ -83,12 +84,16 @@ export function blockForward(
 
   const h1 = cheap(() => rmsNorm(x, layer.inputNorm.weight, rmsNormEps))
   const q = linearForward(layer.q, h1.now.y, { dropout })
-  const k = linearForward(layer.k, h1.now.y, { dropout, ...(cache && !layer.kNorm && { into: cache.newKeys }) })
-  const v = linearForward(layer.v, h1.now.y, { dropout, ...(cache && { into: cache.newValues }) })
+  const k = linearForward(layer.k, h1.now.y, { dropout })
+  const v = linearForward(layer.v, h1.now.y, { dropout })
   const queries = headNorm(layer.qNorm, q.y, rmsNormEps)
-  const keys = headNorm(layer.kNorm, k.y, rmsNormEps, cache?.newKeys)
+  const keys = headNorm(layer.kNorm, k.y, rmsNormEps)
   rope(queries.y, positions, inverseFrequencies)
   rope(keys.y, positions, inverseFrequencies)
+  if (cache) {
+    scatterRows(keys.y, cache.newRows, cache.keys)
+    scatterRows(v.y, cache.newRows, cache.values)
+  }
   const heads = cache
     ? attention(queries.y, cache.keys, cache.values, bounds, cache.bounds, headDim, layer.window)
     : attention(queries.y, keys.y, v.y, bounds, bounds, headDim, layer.window)
@@ -148,8 +153,8 @@ export function blockBackward(
 }
 
 /** Queries or keys `x` [tokens, heads * head dim], each head normalised where its layer has a norm for that; else `x`. */
-function headNorm(norm: Norm | undefined, x: Tensor, eps: number, into?: Tensor): { y: Tensor; rstd?: Tensor } {
-  return norm ? rmsNorm(x, norm.weight, eps, into) : { y: x }
+function headNorm(norm: Norm | undefined, x: Tensor, eps: number): { y: Tensor; rstd?: Tensor } {
+  return norm ? rmsNorm(x, norm.weight, eps) : { y: x }
 }
 
 function headNormBackward(norm: Norm | undefined, dy: Tensor, x: Tensor, rstd: Tensor | undefined): Tensor {

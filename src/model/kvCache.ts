@@ -1,62 +1,104 @@
 import { MemoryError } from '../errors.ts'
-import { type Tensor, tensorFrom } from '../tensor/tensor.ts'
+import { type Device, type Tensor, tensorFrom } from '../tensor/tensor.ts'
 import { outFeatures } from './linear.ts'
 import type { Model } from './model.ts'
 
-/** One layer's keys and values in a forward pass [tokens, kv heads * head dim]: where new ones go, and all so far. */
+/** One layer's keys and values in a forward pass [rows, kv heads * head dim]: all so far, and where new ones go. */
 export interface LayerCache {
-  readonly newKeys: Tensor
-  readonly newValues: Tensor
   readonly keys: Tensor
   readonly values: Tensor
-  /** Where the sequence's keys begin and end, as attention takes it. */
+  /** The rows of `keys` and `values` that the pass writes [tokens]. */
+  readonly newRows: Tensor
+  /** Where the keys of each sequence begin and end, as attention takes it. */
   readonly bounds: Tensor
 }
 
-/** Keys and values of a sequence that is being generated, so that each token goes through the model once. */
-export class KvCache {
-  readonly capacity: number
-  length = 0
-  private added = 0
-  private readonly layers: { keys: Tensor; values: Tensor }[]
-  private readonly bounds: Tensor
+/** What a forward pass over the next tokens of some sequences needs besides their ids. */
+export interface CachePass {
+  readonly positions: Int32Array
+  /** Where the tokens of each sequence begin and end. */
+  readonly bounds: Int32Array
+  readonly layers: readonly LayerCache[]
+}
 
-  constructor({ device, layers }: Model, capacity: number) {
+/** Keys and values of sequences that are being generated, a slot for each, so that each token goes through the model once. */
+export class KvCache {
+  /** Tokens that a slot holds. */
+  readonly capacity: number
+  private readonly lengths: number[]
+  private readonly layers: { keys: Tensor; values: Tensor }[]
+
+  constructor({ device, layers }: Model, slots: number, capacity: number) {
     this.capacity = capacity
+    this.lengths = new Array(slots).fill(0)
     this.layers = layers.map(({ k, v }) => ({
-      keys: device.empty([capacity, outFeatures(k)], device.activations),
-      values: device.empty([capacity, outFeatures(v)], device.activations),
+      keys: device.empty([slots * capacity, outFeatures(k)], device.activations),
+      values: device.empty([slots * capacity, outFeatures(v)], device.activations),
     }))
-    this.bounds = tensorFrom(device, Int32Array.of(0, 0))
+  }
+
+  /** Tokens in a slot. */
+  length(slot: number): number {
+    return this.lengths[slot]!
+  }
+
+  clear(slot: number): void {
+    this.lengths[slot] = 0
   }
 
   /**
-   * Makes room for the next `count` tokens, before a forward pass over them.
-   * @throws {MemoryError} `E_MEMORY`: the sequence would be longer than the cache.
+   * Makes room for the next tokens of some slots, before a forward pass over them.
+   * @param added how many tokens by slot, in ascending order of slots
+   * @param arena holds the pass's indices
+   * @throws {MemoryError} `E_MEMORY`: a sequence would be longer than its slot.
    */
-  advance(count: number): void {
-    if (this.length + count > this.capacity) {
-      throw new MemoryError('E_MEMORY', 'the key-value cache is full', {
-        expected: `at most ${this.capacity} tokens`,
-        found: String(this.length + count),
-        remedy: 'generate fewer tokens or shorten the prompt',
-      })
+  advance(added: readonly (readonly [slot: number, tokens: number])[], arena: Device): CachePass {
+    const first = added[0]![0] * this.capacity
+    const positions: number[] = []
+    const newRows: number[] = []
+    const queryBounds = [0]
+    const keyBounds = [0]
+    for (const [slot, tokens] of added) {
+      const row = slot * this.capacity - first
+      if (row > 0) {
+        // attention takes sequences without gaps: what lies between two slots is one without queries
+        queryBounds.push(newRows.length)
+        keyBounds.push(row)
+      }
+      const from = this.length(slot)
+      const to = from + tokens
+      this.requireRoom(to)
+      for (let position = from; position < to; position++) {
+        positions.push(position)
+        newRows.push(row + position)
+      }
+      queryBounds.push(newRows.length)
+      keyBounds.push(row + to)
+      this.lengths[slot] = to
     }
-    this.length += count
-    this.added = count
-    this.bounds.write(Int32Array.of(0, this.length))
+    const end = first + keyBounds.at(-1)!
+    const indices = {
+      newRows: tensorFrom(arena, Int32Array.from(newRows)),
+      bounds: tensorFrom(arena, Int32Array.from(keyBounds)),
+    }
+    return {
+      positions: Int32Array.from(positions),
+      bounds: Int32Array.from(queryBounds),
+      layers: this.layers.map(({ keys, values }) => ({
+        keys: keys.rows(first, end),
+        values: values.rows(first, end),
+        ...indices,
+      })),
+    }
   }
 
-  layer(index: number): LayerCache {
-    const { keys, values } = this.layers[index]!
-    const from = this.length - this.added
-    return {
-      newKeys: keys.rows(from, this.length),
-      newValues: values.rows(from, this.length),
-      keys: keys.rows(0, this.length),
-      values: values.rows(0, this.length),
-      bounds: this.bounds,
-    }
+  private requireRoom(tokens: number): void {
+    if (tokens <= this.capacity) return
+    throw new MemoryError('E_MEMORY', 'the key-value cache is full', {
+      expected: `at most ${this.capacity} tokens`,
+      found: String(tokens),
+      remedy: 'generate fewer tokens or shorten the prompt',
+    })
   }
 
   dispose(): void {
@@ -64,6 +106,5 @@ export class KvCache {
       keys.dispose()
       values.dispose()
     }
-    this.bounds.dispose()
   }
 }

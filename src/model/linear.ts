@@ -57,16 +57,16 @@ export const outFeatures = ({ weight }: Linear): number => weight.shape[0]!
 
 /**
  * `y = x weight^T`, plus bias and LoRA's part where there are such, `x` [tokens, in].
- * @param addTo a tensor [tokens, out] to add to; without it `y` is new, or `into` where that is given.
+ * @param addTo a tensor [tokens, out] to add to; without it `y` is new.
  */
 export function linearForward(
   linear: Linear,
   x: Tensor,
-  options: { into?: Tensor; addTo?: Tensor; dropout?: Dropout | undefined } = {},
+  options: { addTo?: Tensor; dropout?: Dropout | undefined } = {},
 ): LinearOutput {
   const { weight, bias, lora } = linear
   const u = innerForward(linear, x, options.dropout)
-  const y = options.addTo ?? options.into ?? x.device.empty([x.shape[0]!, outFeatures(linear)], x.dtype)
+  const y = options.addTo ?? x.device.empty([x.shape[0]!, outFeatures(linear)], x.dtype)
   const beta = options.addTo ? 1 : 0
   const lowRank = lora && u && { left: u, right: lora.b, scale: lora.scale }
   if (weight instanceof Tensor) gemm(x, weight, y, { transposeB: true, beta, lowRank })

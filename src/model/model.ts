@@ -7,7 +7,7 @@ import { type BlockConstants, blockForward, type Layer, type Norm, type Tokens }
 import { inverseFrequencies, type LlamaConfig } from './config.ts'
 import { families } from './families.ts'
 import type { Head } from './head.ts'
-import type { KvCache } from './kvCache.ts'
+import type { LayerCache } from './kvCache.ts'
 import { type Linear, linearForward, tensorsOf, type Weight } from './linear.ts'
 
 /** A Llama-family causal language model on a device. */
@@ -145,11 +145,11 @@ export function embedBackward(model: Model, ids: Tensor, dx: Tensor): void {
 }
 
 /** Hidden states [tokens, hidden] after the last layer, keeping nothing for backward. */
-export function modelForward(model: Model, arena: Arena, tokens: Tokens, cache?: KvCache): Tensor {
+export function modelForward(model: Model, arena: Arena, tokens: Tokens, caches?: readonly LayerCache[]): Tensor {
   const x = embed(model, tokens.ids)
   for (const [i, layer] of model.layers.entries()) {
     const mark = arena.mark()
-    blockForward(layer, model.constants, x, x, tokens, { cache: cache?.layer(i) })
+    blockForward(layer, model.constants, x, x, tokens, { cache: caches?.[i] })
     arena.release(mark)
   }
   return x

@@ -7,15 +7,11 @@ import { match } from './shapes.ts'
  * Root mean square norm (Zhang and Sennrich 2019, arXiv 1910.07467): `y = x * rstd * weight`, `weight` [dim]. A row of `x`
  * [rows, groups * dim] holds one vector, or several that are normalised each for itself, as queries hold their heads.
  *
- * Returns `y` like `x`, new or `into`, and `rstd` [rows * groups] = 1 / sqrt(mean(x^2) + eps), which backward needs.
+ * Returns `y` like `x`, and `rstd` [rows * groups] = 1 / sqrt(mean(x^2) + eps), which backward needs.
  */
-export function rmsNorm(x: Tensor, weight: Tensor, eps: number, into?: Tensor): { y: Tensor; rstd: Tensor } {
-  const y = into ?? x.device.empty(x.shape, x.dtype)
-  match('rmsNorm', {
-    x: [x, 'rows width', 'float'],
-    weight: [weight, 'dim', 'f32'],
-    y: [y, 'rows width', x.dtype],
-  })
+export function rmsNorm(x: Tensor, weight: Tensor, eps: number): { y: Tensor; rstd: Tensor } {
+  match('rmsNorm', { x: [x, 'rows width', 'float'], weight: [weight, 'dim', 'f32'] })
+  const y = x.device.empty(x.shape, x.dtype)
   const rstd = x.device.empty([vectorsIn('rmsNorm', x, weight)], 'f32')
   call('rmsNorm', x, weight, y, rstd, eps)
   return { y, rstd }

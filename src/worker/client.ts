@@ -16,11 +16,13 @@ interface Pending {
 
 const threadFile = new URL('./thread.js', import.meta.url)
 
-/** A thread that runs methods of `methods.ts`, so that the caller's event loop stays free. Requests run one at a time. */
+/** A thread that runs methods of `methods.ts`, so that the caller's event loop stays free. */
 export class WorkerClient {
   private readonly worker: Worker
   private readonly pending = new Map<number, Pending>()
   private nextId = 0
+  /** Why the thread has ended. */
+  private failure: Error | undefined
 
   constructor() {
     this.worker = new Worker(threadFile)
@@ -28,6 +30,10 @@ export class WorkerClient {
     this.worker.on('error', (error) => this.fail(error))
     this.worker.on('exit', (code) => this.fail(new LoramError('E_WORKER', `the worker thread ended with code ${code}`)))
     this.worker.unref()
+  }
+
+  get isAlive(): boolean {
+    return this.failure === undefined
   }
 
   /**
@@ -40,6 +46,7 @@ export class WorkerClient {
     { signal, onEvent = () => {} }: { signal?: AbortSignal | undefined; onEvent?: (event: EventOf<M>) => void } = {},
   ): Promise<ResultOf<M>> {
     if (signal?.aborted) return Promise.reject(new AbortError(`${method} was aborted before it began`))
+    if (this.failure) return Promise.reject(this.failure)
     const abort = new SharedArrayBuffer(4)
     const stop = () => Atomics.store(new Int32Array(abort), 0, 1)
     signal?.addEventListener('abort', stop, { once: true })
@@ -69,6 +76,7 @@ export class WorkerClient {
   }
 
   private fail(error: Error): void {
+    this.failure ??= error
     for (const { reject } of this.pending.values()) reject(error)
   }
 }

@@ -4,8 +4,12 @@ import { corpusExamples } from '../data/index.ts'
 import { exportGguf } from '../export/exportGguf.ts'
 import { readAdapter, writeAdapter } from '../formats/peft.ts'
 import { readPruning } from '../formats/pruningJson.ts'
+import type { GenerateOptions } from '../infer/generate.ts'
 import { evaluateData, type Generation, generateFrom, type LoadedModel, loadModelFolder } from '../infer/loadedModel.ts'
 import type { Evaluation } from '../infer/perplexity.ts'
+import type { Prompt } from '../infer/prompt.ts'
+import type { CompletionEvent, CompletionRequest, Scheduler } from '../infer/scheduler.ts'
+import { openScheduler, type ServedModels } from '../infer/serving.ts'
 import { scoreTask, type TaskScore } from '../infer/tasks/index.ts'
 import { writeMerged } from '../lora/merge.ts'
 import { recoverAdapter } from '../lora/recover.ts'
@@ -23,6 +27,8 @@ type Options<Schema extends z.ZodType> = z.output<Schema>
 
 /** The model that this thread holds between requests. */
 let loaded: LoadedModel | undefined
+/** The same with an engine that several requests share. */
+let scheduler: Scheduler | undefined
 
 /** Everything that runs in a worker thread; options are validated before they come here. */
 export const methods = {
@@ -67,6 +73,14 @@ export const methods = {
   ): Promise<Evaluation | TaskScore> =>
     task ? scoreTask(loaded!, task, given, signal) : evaluateData(loaded!, given, signal),
 
-  generate: async (given: Options<typeof options.generateOptions>, context: Context<string>): Promise<Generation> =>
+  generate: async (given: GenerateOptions & { prompt: Prompt }, context: Context<string>): Promise<Generation> =>
     generateFrom(loaded!, given, context),
+
+  async serve(given: ServedModels, _context: Context<never>): Promise<{ contextLength: number }> {
+    scheduler = openScheduler(given)
+    return { contextLength: scheduler.contextLength }
+  },
+
+  complete: (given: readonly CompletionRequest[], context: Context<CompletionEvent>): Promise<void> =>
+    scheduler!.complete(given, context),
 }

@@ -1,4 +1,5 @@
-// The worker thread's entry: takes requests one after another and answers each with events and one result or error.
+// The worker thread's entry: answers each request with events and one result or error. A request has the thread to itself
+// but where it awaits something, as completions do between the steps of their engine.
 import { parentPort } from 'node:worker_threads'
 import { plainError } from '../errors.ts'
 import { methods } from './methods.ts'
@@ -6,11 +7,8 @@ import type { Context, Request, Response } from './protocol.ts'
 
 const port = parentPort!
 const post = (response: Response) => port.postMessage(response)
-let turn: Promise<void> = Promise.resolve()
 
-port.on('message', (request: Request) => {
-  turn = turn.then(() => answer(request))
-})
+port.on('message', (request: Request) => void answer(request))
 
 async function answer({ id, method, options, abort }: Request): Promise<void> {
   const flag = new Int32Array(abort)

@@ -18,6 +18,8 @@ export interface Outcome {
 export interface Running {
   process: ChildProcess
   finished: Promise<Outcome>
+  /** What it has written so far. */
+  output: { stdout: string; stderr: string }
   /** Resolves once stderr or stdout holds `text`. */
   seen(text: string): Promise<void>
 }
@@ -38,6 +40,7 @@ export function start(
   child.stderr.on('data', collect('stderr'))
   return {
     process: child,
+    output,
     finished: new Promise((resolve) => {
       child.on('close', (exitCode, signal) => resolve({ exitCode, signal, ...output }))
     }),

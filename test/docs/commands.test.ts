@@ -1,5 +1,6 @@
-import { spawnSync } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { type AddressInfo, createServer } from 'node:net'
 import os from 'node:os'
 import path from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
@@ -12,35 +13,70 @@ const notRun: readonly (readonly [RegExp, string])[] = [
   [/^\.ci\/run$/, 'runs these tests'],
   [/^npm run (install:nvcc|build:cuda)$/, 'downloads a compiler, and takes minutes'],
   [/^npm run demo$/, 'test/demo runs it, shortened'],
-  [/^npm run bench:cpu|^node bench\//, 'takes minutes, a model and Python'],
+  [/^npm run bench:(cpu|serve)|^node bench\//, 'takes minutes, a model and Python'],
+  [/^lm_eval /, 'needs Python; test/interop runs it'],
 ]
 
 /** Pages that name models which a reader would have: their commands must be understood, and fail for lack of files alone. */
 const illustrative = ['docs/cli.md', 'docs/configuration.md', 'docs/smollm2.md']
 const missingInput = 3
 
+const port = await freePort()
+
 const shell = blocks.filter(({ language }) => language === 'sh')
 
 describe.each([...new Set(shell.map(({ file }) => file))])('%s', (file) => {
   const scratch = mkdtempSync(path.join(os.tmpdir(), 'loram-docs-'))
   symlinkSync(path.join(root, 'demo'), path.join(scratch, 'demo'))
-  afterAll(() => rmSync(scratch, { recursive: true }))
+  let server: ChildProcess | undefined
+  afterAll(() => {
+    server?.kill()
+    rmSync(scratch, { recursive: true })
+  })
   const commands = shell
     .filter((block) => block.file === file)
     .flatMap((block: Block) => commandsOf(block).map((command) => ({ command, line: block.line })))
 
-  test.each(commands)('$line: $command', ({ command }) => {
+  test.each(commands)('$line: $command', async ({ command }) => {
     if (notRun.some(([pattern]) => pattern.test(command))) {
       expect(whatIsMissing(command)).toEqual([])
       return
     }
-    const loram = command.replace(/^(npx )?loram /, `"${process.execPath}" "${path.join(root, 'dist/cli/main.js')}" `)
-    expect(loram, 'only loram itself is run; list other commands above').not.toBe(command)
-    const { status, stderr } = spawnSync('bash', ['-c', loram], { cwd: scratch, encoding: 'utf8' })
+    const isRun = /\bloram |^curl /.test(command)
+    expect(isRun, 'only loram itself is run, and its server asked; list other commands above').toBe(true)
+    const loram = command.replace(/(npx )?\bloram /, `"${process.execPath}" "${path.join(root, 'dist/cli/main.js')}" `)
+    if (/^npx loram serve /.test(command)) {
+      server = await startServer(loram, scratch)
+      return
+    }
+    const { status, stderr } = spawnSync('bash', ['-c', loram.replace(':8000', `:${port}`)], {
+      cwd: scratch,
+      encoding: 'utf8',
+    })
     const allowed = illustrative.includes(file) ? [0, missingInput] : [0]
     expect(allowed, stderr).toContain(status)
   })
 })
+
+/** Starts a server that runs until the page's end, on a port of its own. */
+function startServer(command: string, cwd: string): Promise<ChildProcess> {
+  const child = spawn('bash', ['-c', `exec ${command} --port ${port}`], { cwd })
+  return new Promise((resolve, reject) => {
+    child.stderr.on('data', (text) => String(text).includes(' serves ') && resolve(child))
+    child.on('exit', (code) => reject(new Error(`the server ended with ${code}`)))
+  })
+}
+
+/** A port that nobody listens on. */
+function freePort(): Promise<number> {
+  const probe = createServer().listen(0, '127.0.0.1')
+  return new Promise((resolve) =>
+    probe.on('listening', () => {
+      const address = probe.address() as AddressInfo
+      probe.close(() => resolve(address.port))
+    }),
+  )
+}
 
 test('no reason is given for a command that no page has', () => {
   const all = shell.flatMap(commandsOf)

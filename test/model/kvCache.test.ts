@@ -19,25 +19,25 @@ onEveryDevice('the key-value cache', (device) => {
       (pieces: number[]) => {
         const whole = forwardLogits(model, { ids, targets: ids, positions, bounds: Int32Array.of(0, ids.length) })
         const arena = testArena(device)
-        const cache = new KvCache(model, ids.length)
+        const cache = new KvCache(model, 1, ids.length)
         const logits = pieces.flatMap((count) => {
-          const from = cache.length
-          cache.advance(count)
-          const piece = { ids: ids.slice(from, from + count), positions: positions.slice(from, from + count) }
-          const tokens = toDevice(arena, { ...piece, bounds: Int32Array.of(0, count) })
-          return Array.from(logitsOf(model, modelForward(model, arena, tokens, cache)).read() as Float32Array)
+          const from = cache.length(0)
+          const pass = cache.advance([[0, count]], arena)
+          const tokens = toDevice(arena, { ids: ids.slice(from, from + count), ...pass })
+          return Array.from(logitsOf(model, modelForward(model, arena, tokens, pass.layers)).read() as Float32Array)
         })
         expectGolden(logits, whole)
-        expect(cache.length).toBe(ids.length)
+        expect(cache.length(0)).toBe(ids.length)
       },
     )
   })
 
   test('refuses tokens that it has no room for, and keeps what it has', () => {
     const model = loadDirectory(goldenPath('models', 'llama3'), device)
-    const cache = new KvCache(model, 3)
-    cache.advance(2)
-    expectError(() => cache.advance(2), 'E_MEMORY', { expected: 'at most 3 tokens', found: '4' })
-    expect(cache.length).toBe(2)
+    const arena = testArena(device)
+    const cache = new KvCache(model, 1, 3)
+    cache.advance([[0, 2]], arena)
+    expectError(() => cache.advance([[0, 2]], arena), 'E_MEMORY', { expected: 'at most 3 tokens', found: '4' })
+    expect(cache.length(0)).toBe(2)
   })
 })

@@ -1,9 +1,11 @@
 import type { CommandSpec } from '../command.ts'
+import { chat } from './chat.ts'
 import { checkAdapter } from './checkAdapter.ts'
 import { doctor } from './doctor.ts'
 import { evaluate } from './evaluate.ts'
 import { generate } from './generate.ts'
 import { plan } from './plan.ts'
+import { serve } from './serve.ts'
 import { align, exportModel, merge, prune, recover } from './stages.ts'
 import { train } from './train.ts'
 
@@ -18,6 +20,8 @@ export const commands: readonly CommandSpec[] = [
   checkAdapter,
   evaluate,
   generate,
+  chat,
+  serve,
   plan,
   doctor,
 ]
