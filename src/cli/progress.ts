@@ -96,7 +96,7 @@ function describePlan({ parameters, bytes, recompute }: Extract<RunEvent, { type
     `${parameters.adapter} parameters on a model of ${parameters.trained}`,
     `${formatBytes(bytes.total)}: ${formatBytes(weights)} of weights`,
     `${formatBytes(bytes.adapter)} for the adapter`,
-    `${formatBytes(bytes.activations)} of activations (recompute ${describeRecompute(recompute)})`,
+    `${formatBytes(bytes.activations)} of activations (recompute: ${describeRecompute(recompute)})`,
     ...(bytes.host > 0 ? [`${formatBytes(bytes.host)} of host memory`] : []),
   ].join(', ')
 }

@@ -3,9 +3,9 @@ import { addon } from '../native/load.ts'
 import type { Device, Tensor } from './tensor.ts'
 
 /**
- * Copies all of `x` over `y`, one of them in the host memory of `hostOf` the other's device. On the GPU the copy begins when what was asked
- * of the GPU so far is done, and runs beside what is asked of it from now on: until {@link awaitTransfers}, `x` must not be
- * overwritten, and `y` not be read.
+ * Copies all of `x` over `y`, one of them in the host memory that `hostOf` gives for the other's device. On the GPU the copy
+ * begins when what was asked of the GPU so far is done, and runs beside what is asked of it from now on: until
+ * {@link awaitTransfers}, `x` must not be overwritten, and `y` not be read.
  */
 export function transfer(x: Tensor, y: Tensor): void {
   const { handle: source } = x
