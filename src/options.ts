@@ -22,6 +22,7 @@ export const recordFormats = ['auto', 'text', 'prompt-completion', 'alpaca', 'me
 
 const device = z.enum(deviceNames).default('auto').describe('where to compute; auto takes a usable GPU, else the CPU')
 const fill = z.enum(fills).default('zero').describe('what rows and columns that were cut are filled with')
+const cache = z.boolean().default(true).describe('keeps the encoded data for further runs: docs/data.md')
 const seed = index.default(42).describe('of everything random')
 
 const schedule = {
@@ -42,20 +43,28 @@ const schedule = {
     .describe('layer inputs in host memory instead of on the GPU; by default where memory needs it'),
 }
 
-export const dataOptions = z.strictObject({
-  train: paths
-    .describe('JSONL, JSON or text: a file, a folder, a pattern such as data/*.jsonl, or a list of them')
-    .meta({ examples: ['train.jsonl'] }),
-  eval: paths
-    .optional()
-    .describe('held-out data, evaluated during training; the best adapter is kept')
-    .meta({ examples: ['eval.jsonl'] }),
-  format: z.enum(recordFormats).default('auto').describe('of the records; auto tells by their keys'),
-  sequenceLength: count.default(512).describe('tokens of an example; longer ones lose their end'),
-  trainOn: z.enum(['answers', 'last-answer', 'all']).default('answers').describe('what is learnt'),
-  packing: z.boolean().default(false).describe('several examples in a row of sequenceLength tokens'),
-  onBadLine: z.enum(['fail', 'skip']).default('fail').describe('what a line that is no record does'),
-})
+export const dataOptions = z
+  .strictObject({
+    train: paths
+      .describe('JSONL, JSON, Parquet or text: a file, a folder, a pattern such as data/*.jsonl, or a list of them')
+      .meta({ examples: ['train.jsonl'] }),
+    eval: paths
+      .optional()
+      .describe('held-out data, evaluated during training; the best adapter is kept')
+      .meta({ examples: ['eval.jsonl'] }),
+    evalSplit: fraction.default(0).describe('part of the training data that is held out instead, chosen by content'),
+    format: z.enum(recordFormats).default('auto').describe('of the records; auto tells by their keys'),
+    sequenceLength: count.default(512).describe('tokens of an example; longer ones lose their end'),
+    trainOn: z.enum(['answers', 'last-answer', 'all']).default('answers').describe('what is learnt'),
+    packing: z.boolean().default(false).describe('several examples in a row of sequenceLength tokens'),
+    onBadLine: z.enum(['fail', 'skip']).default('fail').describe('what a line that is no record does'),
+    deduplicate: z.boolean().default(false).describe('leaves out records that say what an earlier one said'),
+    cache,
+  })
+  .refine(({ eval: held, evalSplit }) => held === undefined || evalSplit === 0, {
+    path: ['evalSplit'],
+    message: '0 where data.eval is given',
+  })
 
 export const pruneOptions = z.strictObject({
   method: z.enum(pruneMethods).default('structured').describe('structured: by importance; random: LoRAM-Rand'),
@@ -77,7 +86,7 @@ export const pruneOptions = z.strictObject({
 
 export const alignOptions = z.strictObject({
   ...schedule,
-  data: paths.describe('running text: .txt, or JSONL with "text"').meta({ examples: ['corpus.txt'] }),
+  data: paths.describe('running text: .txt, or JSONL or Parquet with "text"').meta({ examples: ['corpus.txt'] }),
   steps: count.describe('optimizer steps').meta({ examples: [400] }),
   learningRate: schedule.learningRate.default(5e-5),
   batchSize: schedule.batchSize.default(128),
@@ -145,6 +154,7 @@ export const pruneCommandOptions = pruneOptions.extend({
 export const alignCommandOptions = alignOptions.extend({
   model: path.describe('a pruned model'),
   output: path.describe('new folder for the aligned model'),
+  cache,
   resume: z.boolean().default(false).describe('go on from the last checkpoint'),
   device,
   seed,
@@ -214,7 +224,7 @@ export const taskOptions = z.strictObject({
 })
 
 export const evaluateOptions = z.strictObject({
-  data: paths.describe('JSONL, JSON or text: a file, a folder, a pattern, or a list of them'),
+  data: paths.describe('JSONL, JSON, Parquet or text: a file, a folder, a pattern, or a list of them'),
   format: z.enum(recordFormats).default('auto').describe('text is evaluated as running text'),
   sequenceLength: count.default(512).describe('tokens of an example or of a piece of running text'),
   microBatchSize: count.default(4).describe('examples in the model at once'),

@@ -1,7 +1,8 @@
-import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import type { Example } from '../data/encode.ts'
-import { corpusExamples, type Examples, loadExamples } from '../data/index.ts'
+import type { Dataset } from '../data/cache.ts'
+import type { Examples } from '../data/encode.ts'
+import { corpusExamples, loadExamples } from '../data/index.ts'
+import { describeStatistics } from '../data/statistics.ts'
 import { AbortError, ConfigError } from '../errors.ts'
 import { fingerprint } from '../formats/huggingFace.ts'
 import { writeAdapter } from '../formats/peft.ts'
@@ -53,12 +54,14 @@ export async function trainLoRAMRun(options: ResolvedOptions, context: Context<R
     folder.log(event)
     context.emit(event)
   }
-  const run: Run = { options, device, tokenizer, folder, context: { emit, signal: context.signal } }
+  const datasets: Dataset[] = []
+  const run: Run = { options, device, tokenizer, folder, datasets, context: { emit, signal: context.signal } }
   try {
     for (const message of notices) emit({ type: 'notice', message })
     folder.remember('model', { loram: addon().version, fingerprint: fingerprint(source.checkpoint) })
     const examples = await loadData(run)
-    folder.remember('data', { train: digest(examples.train), eval: examples.eval ? digest(examples.eval) : null })
+    const [train, held] = datasets.map(({ digest }) => digest)
+    folder.remember('data', { train, eval: held ?? null })
     const small = await alignStage(run, await pruneStage(run, source))
     const plan = memoryPlan(run, small)
     emit({ type: 'plan', plan })
@@ -69,15 +72,9 @@ export async function trainLoRAMRun(options: ResolvedOptions, context: Context<R
     const seconds = (performance.now() - began) / 1000
     return { adapter: options.output, metrics: { steps, ...(evaluation && { evaluation }), plan, seconds } }
   } finally {
+    for (const dataset of datasets) dataset.close()
     folder.close()
   }
-}
-
-/** SHA-256 of everything that examples teach. */
-function digest(examples: readonly Example[]): string {
-  const hash = createHash('sha256')
-  for (const { ids, targets } of examples) hash.update(ids).update(targets)
-  return hash.digest('hex')
 }
 
 /** What the stages of a run share. */
@@ -86,6 +83,8 @@ interface Run {
   device: Device
   tokenizer: Tokenizer
   folder: RunFolder
+  /** What is loaded, to be closed at the end. */
+  datasets: Dataset[]
   context: Context<RunEvent>
 }
 
@@ -132,7 +131,10 @@ async function alignStage(run: Run, pruned: OpenCheckpoint): Promise<OpenCheckpo
     })
   }
   return folderStage(run, 'align', 'aligned', async (dir) => {
-    const { examples } = await corpusExamples(align.data, run.tokenizer, align.sequenceLength)
+    const { examples } = await keep(
+      run,
+      corpusExamples(align.data, run.tokenizer, align.sequenceLength, loadContext(run)),
+    )
     const trainable = openTrainable(pruned, alignedNames(pruned), run.device)
     alignModel(trainable, examples, { ...align, seed, resume }, run.folder.at('alignCheckpoints'), run.context)
     writeAligned(pruned.checkpoint, trainable.parameters, dir)
@@ -178,23 +180,28 @@ function recoverStage({ options, folder, context }: Run, adapter: Adapter, { che
   context.emit({ type: 'stage', stage: 'recover', status: 'finished' })
 }
 
-async function loadData({ options, tokenizer, context }: Run): Promise<{ train: Example[]; eval?: Example[] }> {
-  const { train, eval: held, format, ...rest } = options.data
-  const load = async (source: string | string[]): Promise<Example[]> => {
-    const loaded = await loadExamples(source, tokenizer, { ...rest, ...(format !== 'auto' && { format }) })
-    context.emit({ type: 'notice', message: describe(source, loaded) })
-    return loaded.examples
+async function loadData(run: Run): Promise<{ train: Examples; eval?: Examples }> {
+  const { train, eval: held, format, evalSplit, cache: _, ...rest } = run.options.data
+  const load = async (source: string | string[], split: number): Promise<Dataset> => {
+    const options = { ...rest, evalSplit: split, ...(format !== 'auto' && { format }) }
+    const dataset = await keep(run, loadExamples(source, run.tokenizer, options, loadContext(run)))
+    notice(run, `${[source].flat().join(', ')}: ${describeStatistics(dataset.statistics)}`)
+    return dataset
   }
-  return { train: await load(train), ...(held && { eval: await load(held) }) }
+  const trained = await load(train, evalSplit)
+  if (held) return { train: trained.examples, eval: (await load(held, 0)).examples }
+  if (evalSplit === 0) return { train: trained.examples }
+  if (trained.held.length === 0) throw nothingHeld(trained.examples.length, evalSplit)
+  return { train: trained.examples, eval: trained.held }
 }
 
-function describe(source: string | string[], { statistics }: Examples): string {
-  const { examples, targets, tokens, truncated, dropped, badLines } = statistics
-  const troubles = Object.entries({ truncated, dropped, 'bad lines': badLines }).filter(([, count]) => count > 0)
-  return [
-    `${[source].flat().join(', ')}: ${examples} examples, ${targets} of ${tokens} tokens are learnt`,
-    ...troubles.map(([what, count]) => `${count} ${what}`),
-  ].join(', ')
+function nothingHeld(examples: number, evalSplit: number): ConfigError {
+  return new ConfigError('E_CONFIG', 'the split holds out nothing', {
+    field: 'data.evalSplit',
+    expected: 'a part that some of the examples fall into',
+    found: `${evalSplit} of ${examples} examples`,
+    remedy: 'raise evalSplit, or name evaluation data',
+  })
 }
 
 const trainingShape = ({ quantize, lora, train, data }: ResolvedOptions): TrainingShape => ({
@@ -202,6 +209,20 @@ const trainingShape = ({ quantize, lora, train, data }: ResolvedOptions): Traini
   lora,
   microBatchSize: train.microBatchSize,
   sequenceLength: data.sequenceLength,
+})
+
+async function keep({ datasets }: Run, loading: Promise<Dataset>): Promise<Dataset> {
+  const dataset = await loading
+  datasets.push(dataset)
+  return dataset
+}
+
+const notice = ({ context }: Run, message: string) => context.emit({ type: 'notice', message })
+
+const loadContext = (run: Run) => ({
+  cache: run.options.data.cache,
+  notice: (message: string) => notice(run, message),
+  signal: run.context.signal,
 })
 
 function memoryPlan({ options, device }: Run, { config }: OpenCheckpoint): MemoryPlan {

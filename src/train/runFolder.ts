@@ -23,7 +23,7 @@ export interface RunFolder {
 }
 
 /** Options that may change between a run and its continuation: they decide where and how far, not what is computed. */
-const free = ['resume', 'forceResume', 'output', 'device', 'memory', 'train.recompute', 'train.offload']
+const free = ['resume', 'forceResume', 'output', 'device', 'memory', 'train.recompute', 'train.offload', 'data.cache']
 
 /**
  * Opens the folder for one run, locks it, and clears away what a killed process left half written.

@@ -1,5 +1,5 @@
 import { batchStream, evaluationBatches } from '../data/batches.ts'
-import type { Example } from '../data/encode.ts'
+import type { Examples } from '../data/encode.ts'
 import { evaluateLoss } from '../infer/perplexity.ts'
 import type { Adapter } from '../lora/adapter.ts'
 import { adapterFrom, addAdapter } from '../lora/attach.ts'
@@ -22,7 +22,7 @@ export const totalSteps = ({ epochs, maxSteps }: ResolvedOptions['train'], batch
 /** Trains a new adapter on `model` and gives it back with the widths that the model has. */
 export function trainAdapter(
   model: Model,
-  examples: { train: readonly Example[]; eval?: readonly Example[] },
+  examples: { train: Examples; eval?: Examples },
   options: ResolvedOptions,
   plan: MemoryPlan,
   folder: string,

@@ -36,9 +36,17 @@ export const methods = {
 
   async align(given: Options<typeof options.alignCommandOptions>, context: Context<RunEvent>): Promise<void> {
     const source = openModelFolder(given.model)
-    const { examples } = await corpusExamples(given.data, loadTokenizer(given.model), given.sequenceLength)
+    const { cache, sequenceLength } = given
+    const { signal } = context
+    const notice = (message: string) => context.emit({ type: 'notice', message })
+    const dataset = await corpusExamples(given.data, loadTokenizer(given.model), sequenceLength, {
+      cache,
+      notice,
+      signal,
+    })
     const trainable = openTrainable(source, alignedNames(source), openDevice(given.device))
-    alignModel(trainable, examples, given, `${given.output}.checkpoints`, context)
+    alignModel(trainable, dataset.examples, given, `${given.output}.checkpoints`, context)
+    dataset.close()
     writeAligned(source.checkpoint, trainable.parameters, given.output)
   },
 

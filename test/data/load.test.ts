@@ -24,7 +24,7 @@ const load = (file: string | string[], options: Partial<LoadOptions> = {}, by: T
 async function texts(file: string, options: Partial<LoadOptions> = {}, by: Tokenizer = tokenizer) {
   const { examples } = await load(file, options, by)
   const decode = (ids: number[]) => by.decode(ids, { skipSpecialTokens: false })
-  return examples.map(({ ids, targets }) => {
+  return [...examples].map(({ ids, targets }) => {
     const learnt: number[][] = []
     targets.forEach((target, i) => {
       if (target === -100) return
@@ -166,7 +166,7 @@ describe('containers', () => {
       writeFileSync(path.join(dir, name), name === 'c.txt' ? 'c' : JSON.stringify({ text: name }))
     }
     const names = async (source: string | string[]) =>
-      (await load(source)).examples.map(({ ids }) => tokenizer.decode(ids))
+      [...(await load(source)).examples].map(({ ids }) => tokenizer.decode(ids))
     expect(await names(dir)).toEqual(['a.jsonl', 'b.jsonl', 'c'])
     expect(await names(path.join(dir, '*.jsonl'))).toEqual(['a.jsonl', 'b.jsonl'])
     expect(await names([path.join(dir, 'c.txt'), path.join(dir, 'a*')])).toEqual(['c', 'a.jsonl'])
@@ -277,18 +277,13 @@ describe('lengths and statistics', () => {
       { prompt: 'a', completion: 'b' },
     )
     const { examples, statistics } = await load(file, { sequenceLength: 5 })
-    expect(examples.map(({ ids }) => tokenizer.decode(ids, { skipSpecialTokens: false }))).toEqual([
+    expect([...examples].map(({ ids }) => tokenizer.decode(ids, { skipSpecialTokens: false }))).toEqual([
       '<s>abcd',
       '<s>ab</s>',
     ])
     expect(statistics).toEqual({
-      examples: 2,
-      dropped: 1,
-      truncated: 1,
-      truncatedTokens: 5,
-      tokens: 9,
-      targets: 4,
-      badLines: 0,
+      ...{ examples: 2, tokens: 9, targets: 4, truncated: 1, truncatedTokens: 5 },
+      ...{ empty: 0, masked: 1, duplicates: 0, held: 0, badLines: 0 },
     })
   })
 
@@ -303,7 +298,7 @@ describe('lengths and statistics', () => {
   test('running text is cut into full sequences', async () => {
     const file = lines({ text: 'abcde' }, { text: 'fg' })
     const { examples, statistics } = await corpusExamples(file, tokenizer, 4)
-    const rows = examples.map(({ ids }) => tokenizer.decode(ids, { skipSpecialTokens: false }))
+    const rows = [...examples].map(({ ids }) => tokenizer.decode(ids, { skipSpecialTokens: false }))
     expect(rows).toEqual(['<s>abc', 'de</s><s>', 'fg</s>'])
     expect(statistics).toMatchObject({ examples: 3, tokens: 11, targets: 8 })
     await expect(corpusExamples(lines({ prompt: 'a', completion: 'b' }), tokenizer, 4)).rejects.toMatchObject({
@@ -323,8 +318,8 @@ describe.skipIf(!hasSmolLM2 || !existsSync(gsm8k))('real data and SmolLM2 (needs
 
   test('GSM8K', async () => {
     const { examples, statistics } = await loadExamples(gsm8k, smol, { sequenceLength: 1024 })
-    expect(statistics).toMatchObject({ examples: 1319, dropped: 0, truncated: 0 })
-    const { ids, targets } = examples[0]!
+    expect(statistics).toMatchObject({ examples: 1319, masked: 0, truncated: 0 })
+    const { ids, targets } = examples.at(0)
     expect(smol.decode(ids)).toMatch(/^Question: Janet’s ducks lay 16 eggs.*\nAnswer: Janet sells.*#### 18$/s)
     const learnt = targets.filter((target) => target !== -100)
     expect(smol.decode(learnt, { skipSpecialTokens: false })).toMatch(/^ Janet sells.*#### 18<\|im_end\|>$/s)
@@ -333,7 +328,7 @@ describe.skipIf(!hasSmolLM2 || !existsSync(gsm8k))('real data and SmolLM2 (needs
   test('Code Alpaca, an array of 1000 records', async () => {
     const { examples, statistics } = await loadExamples(codeAlpaca, smol, { sequenceLength: 512 })
     expect(statistics).toMatchObject({ examples: 1000, badLines: 0 })
-    expect(smol.decode(examples[0]!.ids)).toBe(
+    expect(smol.decode(examples.at(0).ids)).toBe(
       `${inputHead}\n\n### Instruction:\nWhat are the distinct values from the given list?\n\n### Input:\n` +
         'dataList = [3, 9, 3, 5, 7, 9, 5]\n\n### Response:\nThe distinct values from the given list are 3, 5, 7 and 9.',
     )
