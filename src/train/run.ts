@@ -25,6 +25,8 @@ import type { Context } from '../worker/protocol.ts'
 import { alignedNames, alignModel, openTrainable, writeAligned } from './align.ts'
 import type { RunEvent, Stage } from './events.ts'
 import { openRunFolder, type RunFolder } from './runFolder.ts'
+import { sampleAnswers } from './samples.ts'
+import { openSinks } from './sinks.ts'
 import { trainAdapter } from './trainAdapter.ts'
 
 export interface TrainResult {
@@ -50,8 +52,10 @@ export async function trainLoRAMRun(options: ResolvedOptions, context: Context<R
   const tokenizer = loadTokenizer(options.model)
   const notices: string[] = [`computing on ${describeDevice(device)}`, ...source.warnings]
   const folder = openRunFolder(options, (message) => notices.push(message))
+  const sinks = openSinks(options, folder.at('tensorboard'))
   const emit = (event: RunEvent) => {
     folder.log(event)
+    for (const sink of sinks) sink.write(event)
     context.emit(event)
   }
   const datasets: Dataset[] = []
@@ -72,7 +76,7 @@ export async function trainLoRAMRun(options: ResolvedOptions, context: Context<R
     const seconds = (performance.now() - began) / 1000
     return { adapter: options.output, metrics: { steps, ...(evaluation && { evaluation }), plan, seconds } }
   } finally {
-    for (const dataset of datasets) dataset.close()
+    for (const owner of [...datasets, ...sinks]) owner.close()
     folder.close()
   }
 }
@@ -146,9 +150,9 @@ async function alignStage(run: Run, pruned: OpenCheckpoint): Promise<OpenCheckpo
 
 /** Trains on the small model, which is gone from the device afterwards, also after an error. */
 function trainStage(
-  { options, device, folder, context }: Run,
+  { options, device, tokenizer, folder, context }: Run,
   small: OpenCheckpoint,
-  examples: { train: Example[]; eval?: Example[] },
+  examples: { train: Examples; eval?: Examples },
   plan: MemoryPlan,
 ): ReturnType<typeof trainAdapter> {
   context.emit({ type: 'stage', stage: 'train', status: 'started' })
@@ -156,7 +160,11 @@ function trainStage(
     return disposing((own) => {
       const model = readModel(small, device, options.quantize)
       own({ dispose: () => disposeModel(model) })
-      const trained = trainAdapter(model, examples, options, plan, folder.at('checkpoints'), context)
+      const sample = (step: number) => {
+        for (const answer of sampleAnswers(model, tokenizer, examples.eval ?? examples.train, options.log.samples))
+          context.emit({ type: 'sample', stage: 'train', step, ...answer })
+      }
+      const trained = trainAdapter(model, examples, options, plan, folder.at('checkpoints'), context, sample)
       context.emit({ type: 'stage', stage: 'train', status: 'finished' })
       return trained
     })

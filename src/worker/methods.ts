@@ -1,6 +1,7 @@
 import path from 'node:path'
 import type { z } from 'zod'
 import { corpusExamples } from '../data/index.ts'
+import { type DataPreview, previewDataset } from '../data/preview.ts'
 import { exportGguf } from '../export/exportGguf.ts'
 import { readAdapter, writeAdapter } from '../formats/peft.ts'
 import { readPruning } from '../formats/pruningJson.ts'
@@ -49,6 +50,11 @@ export const methods = {
     dataset.close()
     writeAligned(source.checkpoint, trainable.parameters, given.output)
   },
+
+  previewData: (
+    given: Options<typeof options.previewOptions>,
+    { emit, signal }: Context<RunEvent>,
+  ): Promise<DataPreview> => previewDataset(given, (message) => emit({ type: 'notice', message }), signal),
 
   async recover(given: Options<typeof options.recoverCommandOptions>, _context: Context<never>): Promise<void> {
     const file = given.pruning.endsWith('.json') ? given.pruning : path.join(given.pruning, 'pruning.json')

@@ -1,9 +1,11 @@
 import type { CommandSpec } from '../command.ts'
 import { checkAdapter } from './checkAdapter.ts'
+import { dataPreview } from './data.ts'
 import { doctor } from './doctor.ts'
 import { evaluate } from './evaluate.ts'
 import { generate } from './generate.ts'
 import { plan } from './plan.ts'
+import { report } from './report.ts'
 import { align, exportModel, merge, prune, recover } from './stages.ts'
 import { train } from './train.ts'
 
@@ -18,6 +20,8 @@ export const commands: readonly CommandSpec[] = [
   checkAdapter,
   evaluate,
   generate,
+  report,
+  dataPreview,
   plan,
   doctor,
 ]
