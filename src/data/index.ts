@@ -50,9 +50,21 @@ export async function loadExamples(
   context: LoadContext = {},
 ): Promise<Dataset> {
   const files = dataFiles(source)
-  const encode = (writer: TokenFileWriter) => encodeRecords(files, source, tokenizer, options, writer, context.signal)
-  return load(files, { kind: 'records', ...options }, tokenizer, context, encode)
+  const decisive = withDefaults(options)
+  const encode = (writer: TokenFileWriter) => encodeRecords(files, source, tokenizer, decisive, writer, context)
+  return load(files, { kind: 'records', ...decisive }, tokenizer, context, encode)
 }
+
+/** Everything that decides how records are encoded, and nothing else. */
+const withDefaults = ({
+  sequenceLength,
+  trainOn = 'answers',
+  onBadLine = 'fail',
+  deduplicate = false,
+  evalSplit = 0,
+  format,
+  responseNewline = true,
+}: LoadOptions) => ({ sequenceLength, trainOn, onBadLine, deduplicate, evalSplit, format, responseNewline })
 
 /**
  * Reads running text for alignment or perplexity: documents, each closed with eos, one after another, cut into sequences of
@@ -67,8 +79,7 @@ export async function corpusExamples(
   context: LoadContext = {},
 ): Promise<Dataset> {
   const files = dataFiles(source)
-  const encode = (writer: TokenFileWriter) =>
-    encodeText(files, source, tokenizer, sequenceLength, writer, context.signal)
+  const encode = (writer: TokenFileWriter) => encodeText(files, source, tokenizer, sequenceLength, writer, context)
   return load(files, { kind: 'text', sequenceLength }, tokenizer, context, encode)
 }
 
@@ -82,26 +93,38 @@ function load(
   return cache ? cached(files, { tokenizer: fingerprint, ...options }, notice, encode) : uncached(encode)
 }
 
+const reportMilliseconds = 10_000
+
+/** The records of `files`; says now and then how many there were. */
+async function* recordsOf(
+  files: readonly string[],
+  asText: boolean,
+  { signal = neverAborted, notice = () => {} }: LoadContext,
+): AsyncGenerator<DataRecord | DataError> {
+  let records = 0
+  let reported = performance.now()
+  for await (const record of readRecords(files, asText)) {
+    stopIfAborted(signal, 'loading data')
+    yield record
+    records++
+    if (performance.now() - reported < reportMilliseconds) continue
+    reported = performance.now()
+    notice(`${records.toLocaleString('en-US')} records read`)
+  }
+}
+
 async function encodeRecords(
   files: readonly string[],
   source: Source,
   tokenizer: Tokenizer,
-  {
-    sequenceLength,
-    trainOn = 'answers',
-    onBadLine = 'fail',
-    deduplicate = false,
-    evalSplit = 0,
-    ...prompts
-  }: LoadOptions,
+  { sequenceLength, trainOn, onBadLine, deduplicate, evalSplit, ...prompts }: ReturnType<typeof withDefaults>,
   writer: TokenFileWriter,
-  signal: StopSignal = neverAborted,
+  context: LoadContext,
 ): Promise<DataStatistics> {
   const statistics = { ...noStatistics }
   const seen = deduplicate ? new SeenContents() : undefined
   let firstError: DataError | undefined
-  for await (const record of readRecords(files, prompts.format === 'text')) {
-    stopIfAborted(signal, 'loading data')
+  for await (const record of recordsOf(files, prompts.format === 'text', context)) {
     try {
       encodeRecord(record)
     } catch (error) {
@@ -144,15 +167,14 @@ async function encodeText(
   tokenizer: Tokenizer,
   sequenceLength: number,
   writer: TokenFileWriter,
-  signal: StopSignal = neverAborted,
+  context: LoadContext,
 ): Promise<DataStatistics> {
   const statistics = { ...noStatistics }
   const wrapper = new Wrapper(sequenceLength, (example) => {
     count(statistics, example)
     writer.add(example, false)
   })
-  for await (const record of readRecords(files, true)) {
-    stopIfAborted(signal, 'loading data')
+  for await (const record of recordsOf(files, true, context)) {
     if (record instanceof DataError) throw record
     for (const { ids } of encodeSegments(tokenizer, recordSegments(record, tokenizer, { format: 'text' })))
       wrapper.add(ids)

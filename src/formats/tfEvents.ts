@@ -41,7 +41,9 @@ export class TfEventsWriter {
   }
 
   #write(step: number, what: Buffer): void {
-    const event = Buffer.concat([doubleField(1, Date.now() / 1000), varintField(2, step), what])
+    const wallTime = doubleField(1, Date.now() / 1000)
+    // zeros are not written
+    const event = Buffer.concat(step === 0 ? [wallTime, what] : [wallTime, varintField(2, step), what])
     writing(this.#file, () => writeFully(this.#fd, tfRecord(event)))
   }
 }

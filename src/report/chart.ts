@@ -80,7 +80,7 @@ export interface Bar {
 const barHeight = 22
 const rowHeight = 34
 const labelWidth = 180
-const longestLabel = 26
+const longestLabel = 22
 
 /** Stacked bars, one a row, on a common scale. `format` writes a total. */
 export function stackedBars(

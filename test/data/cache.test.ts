@@ -60,6 +60,14 @@ test('other content, options or tokenizers have entries of their own', async () 
   expect(entries()).toHaveLength(9)
 })
 
+test('options that say their default, or decide nothing, do not', async () => {
+  const file = write('a.jsonl', 'one', 'two')
+  await load(file)
+  const packing = { packing: true }
+  await load(file, { trainOn: 'answers', onBadLine: 'fail', deduplicate: false, evalSplit: 0, ...packing })
+  expect(entries()).toHaveLength(1)
+})
+
 test('nothing is kept without it, nor where encoding fails', async () => {
   const dataset = await loadExamples(write('a.jsonl', 'one'), tokenizer, { sequenceLength: 64 })
   dataset.close()
