@@ -76,8 +76,8 @@ export async function trainLoRAMRun(options: ResolvedOptions, context: Context<R
     const seconds = (performance.now() - began) / 1000
     return { adapter: options.output, metrics: { steps, ...(evaluation && { evaluation }), plan, seconds } }
   } finally {
-    for (const owner of [...datasets, ...sinks]) owner.close()
     folder.close()
+    for (const owner of [...datasets, ...sinks]) owner.close()
   }
 }
 
