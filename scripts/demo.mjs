@@ -2,13 +2,13 @@
 //   --output <folder>  where the adapter and the report go; what an earlier demo left there is replaced. Default runs/demo
 //   --json             ends stdout with one line of numbers for programs
 //   --quick            a few steps and questions only, to see that everything runs
-import { rmSync, writeFileSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { report } from 'loram'
 import { ProgressDisplay } from '../dist/cli/progress.js'
 import { formatPlan, formatRows, parts } from './demo/format.mjs'
-import { renderReport } from './demo/report.mjs'
 import { demoLength, demoPlan, quickLength, runDemo } from './demo/run.mjs'
 
 const shipped = (name) => fileURLToPath(new URL(`../demo/${name}`, import.meta.url))
@@ -40,8 +40,7 @@ const result = await runDemo({
       console.error(`${progress.answered} of ${progress.prompts} questions answered`)
   },
 }).finally(() => display.done())
-const report = path.join(output, 'report.html')
-writeFileSync(report, renderReport(result))
+const page = report({ runs: [result.adapter, result.ceiling], output: path.join(output, 'report.html') })
 console.log(`\n${formatRows(result.rows)}\n`)
-console.log(`adapter  ${result.adapter}\nreport   ${report}\n${result.seconds.toFixed(0)} s`)
+console.log(`adapter  ${result.adapter}\nreport   ${page.output}\n${result.seconds.toFixed(0)} s`)
 if (json) console.log(JSON.stringify({ rows: result.rows, seconds: result.seconds }))

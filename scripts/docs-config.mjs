@@ -29,7 +29,7 @@ const options = (fields, name) =>
 const blocks = {
   options: options(fieldsOf(trainLoRAMOptions), (path) => path),
   'exit-codes': table(['Exit code', 'Meaning'], Object.entries(exitCodes)),
-  ...Object.fromEntries(commands.map((spec) => [spec.name, options(fieldsOf(spec.options), flagOf)])),
+  ...Object.fromEntries(commands.map((spec) => [spec.name.replace(' ', '-'), options(fieldsOf(spec.options), flagOf)])),
 }
 
 const check = process.argv.includes('--check')

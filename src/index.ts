@@ -1,9 +1,12 @@
 export { checkAdapter } from './api/checkAdapter.ts'
 export { type EvaluationOf, type LargeModel, loadModel } from './api/loadModel.ts'
 export { type ModelPlan, plan } from './api/plan.ts'
+export { report } from './api/report.ts'
 export { type RunningServer, serve } from './api/serve.ts'
-export { align, evaluate, exportModel, merge, prune, recover } from './api/stages.ts'
+export { align, evaluate, exportModel, merge, previewData, prune, recover } from './api/stages.ts'
 export { type TrainingRun, trainLoRAM } from './api/trainLoRAM.ts'
+export type { DataPreview, Sample } from './data/preview.ts'
+export type { DataStatistics } from './data/statistics.ts'
 export * from './errors.ts'
 export type { AdapterCheck, Finding } from './export/checkAdapter.ts'
 export type { Generation } from './infer/loadedModel.ts'
@@ -20,8 +23,10 @@ export type {
   InferenceOptions,
   MergeOptions,
   PlanOptions,
+  PreviewOptions,
   PruneOptions,
   RecoverOptions,
+  ReportOptions,
   SamplingOptions,
   ServeOptions,
   TaskOptions,

@@ -22,6 +22,7 @@ export const recordFormats = ['auto', 'text', 'prompt-completion', 'alpaca', 'me
 
 const device = z.enum(deviceNames).default('auto').describe('where to compute; auto takes a usable GPU, else the CPU')
 const fill = z.enum(fills).default('zero').describe('what rows and columns that were cut are filled with')
+const cache = z.boolean().default(true).describe('keeps the encoded data for further runs: docs/data.md')
 const seed = index.default(42).describe('of everything random')
 
 const schedule = {
@@ -42,20 +43,33 @@ const schedule = {
     .describe('layer inputs in host memory instead of on the GPU; by default where memory needs it'),
 }
 
-export const dataOptions = z.strictObject({
-  train: paths
-    .describe('JSONL, JSON or text: a file, a folder, a pattern such as data/*.jsonl, or a list of them')
-    .meta({ examples: ['train.jsonl'] }),
-  eval: paths
-    .optional()
-    .describe('held-out data, evaluated during training; the best adapter is kept')
-    .meta({ examples: ['eval.jsonl'] }),
+const dataSource = 'JSONL, JSON, Parquet or text: a file, a folder, a pattern such as data/*.jsonl, or a list of them'
+
+/** How records become examples. */
+const encoding = {
   format: z.enum(recordFormats).default('auto').describe('of the records; auto tells by their keys'),
   sequenceLength: count.default(512).describe('tokens of an example; longer ones lose their end'),
   trainOn: z.enum(['answers', 'last-answer', 'all']).default('answers').describe('what is learnt'),
-  packing: z.boolean().default(false).describe('several examples in a row of sequenceLength tokens'),
   onBadLine: z.enum(['fail', 'skip']).default('fail').describe('what a line that is no record does'),
-})
+  deduplicate: z.boolean().default(false).describe('leaves out records that say what an earlier one said'),
+  cache,
+}
+
+export const dataOptions = z
+  .strictObject({
+    train: paths.describe(dataSource).meta({ examples: ['train.jsonl'] }),
+    eval: paths
+      .optional()
+      .describe('held-out data, evaluated during training; the best adapter is kept')
+      .meta({ examples: ['eval.jsonl'] }),
+    evalSplit: fraction.default(0).describe('part of the training data to hold out instead, chosen by content'),
+    ...encoding,
+    packing: z.boolean().default(false).describe('several examples in a row of sequenceLength tokens'),
+  })
+  .refine(({ eval: held, evalSplit }) => held === undefined || evalSplit === 0, {
+    path: ['evalSplit'],
+    message: '0 where data.eval is given',
+  })
 
 export const pruneOptions = z.strictObject({
   method: z.enum(pruneMethods).default('structured').describe('structured: by importance; random: LoRAM-Rand'),
@@ -77,7 +91,7 @@ export const pruneOptions = z.strictObject({
 
 export const alignOptions = z.strictObject({
   ...schedule,
-  data: paths.describe('running text: .txt, or JSONL with "text"').meta({ examples: ['corpus.txt'] }),
+  data: paths.describe('running text: .txt, or JSONL or Parquet with "text"').meta({ examples: ['corpus.txt'] }),
   steps: count.describe('optimizer steps').meta({ examples: [400] }),
   learningRate: schedule.learningRate.default(5e-5),
   batchSize: schedule.batchSize.default(128),
@@ -108,6 +122,17 @@ export const scheduleOptions = z.strictObject({
   keepCheckpoints: count.default(2).describe('older ones are removed'),
 })
 
+export const logOptions = z.strictObject({
+  samples: index
+    .default(0)
+    .describe('answers to the first prompts of the evaluation data, before and after training, for the report'),
+  tensorboard: z.boolean().default(false).describe('writes run/tensorboard in output, for TensorBoard'),
+  prometheus: path
+    .optional()
+    .describe("keeps this file current in Prometheus' text format, for node_exporter's textfile collector")
+    .meta({ examples: ['/var/lib/node_exporter/loram.prom'] }),
+})
+
 /** Everything `trainLoRAM` takes, and what a configuration file holds. */
 export const trainLoRAMOptions = z.strictObject({
   model: path
@@ -126,6 +151,7 @@ export const trainLoRAMOptions = z.strictObject({
     .optional()
     .describe('budget in bytes or as "12 GiB", by default what is free on the GPU: recomputes to fit, or refuses')
     .meta({ examples: ['12 GiB'] }),
+  log: logOptions.prefault({}),
   resume: z.boolean().default(false).describe('go on from the last checkpoint in output'),
   forceResume: z.boolean().default(false).describe('resume although options, data or version are not those of the run'),
   device,
@@ -145,6 +171,7 @@ export const pruneCommandOptions = pruneOptions.extend({
 export const alignCommandOptions = alignOptions.extend({
   model: path.describe('a pruned model'),
   output: path.describe('new folder for the aligned model'),
+  cache,
   resume: z.boolean().default(false).describe('go on from the last checkpoint'),
   device,
   seed,
@@ -185,6 +212,18 @@ export const checkAdapterOptions = z.strictObject({
   for: z.enum(consumers).describe('the program that shall load it'),
   model: path.optional().describe('its base model, whose modules and shapes are compared too'),
   maxRank: count.default(16).describe('of vllm: its --max-lora-rank'),
+})
+
+export const previewOptions = z.strictObject({
+  model: path.describe('a folder with the tokenizer; weights are not read'),
+  data: paths.describe(dataSource),
+  ...encoding,
+  samples: index.default(3).describe('examples to show, from the start'),
+})
+
+export const reportOptions = z.strictObject({
+  runs: z.array(path).nonempty().describe('folders of runs, what they had as output; drawn together'),
+  output: path.optional().describe('the HTML file; default report.html in the first of them'),
 })
 
 /** Which model to compute with. */
@@ -234,7 +273,7 @@ export const serveOptions = inferenceOptions.omit({ adapter: true }).extend({
 })
 
 export const evaluateOptions = z.strictObject({
-  data: paths.describe('JSONL, JSON or text: a file, a folder, a pattern, or a list of them'),
+  data: paths.describe(dataSource),
   format: z.enum(recordFormats).default('auto').describe('text is evaluated as running text'),
   sequenceLength: count.default(512).describe('tokens of an example or of a piece of running text'),
   microBatchSize: count.default(4).describe('examples in the model at once'),
@@ -310,6 +349,8 @@ export type CheckAdapterOptions = z.input<typeof checkAdapterOptions>
 export type InferenceOptions = z.input<typeof inferenceOptions>
 export type ServeOptions = z.input<typeof serveOptions>
 export type EvaluateOptions = z.input<typeof evaluateOptions>
+export type PreviewOptions = z.input<typeof previewOptions>
+export type ReportOptions = z.input<typeof reportOptions>
 export type TaskOptions = z.input<typeof taskOptions>
 export type GenerateOptions = z.input<typeof generateOptions>
 export type SamplingOptions = z.input<typeof samplingOptions>

@@ -1,3 +1,4 @@
+import type { DataPreview } from '../data/preview.ts'
 import {
   type AlignOptions,
   alignCommandOptions,
@@ -7,7 +8,9 @@ import {
   type InferenceOptions,
   type MergeOptions,
   mergeCommandOptions,
+  type PreviewOptions,
   type PruneOptions,
+  previewOptions,
   pruneCommandOptions,
   type RecoverOptions,
   recoverCommandOptions,
@@ -58,6 +61,18 @@ export function merge(options: MergeOptions): Promise<void> {
  */
 export function exportModel(options: ExportOptions): Promise<void> {
   return runInWorker('exportModel', validate(exportCommandOptions, options))
+}
+
+/**
+ * How training would see a data set: its first examples with what of them is learnt, and counts over all of it.
+ * @param options `onEvent` is given notices
+ */
+export function previewData({
+  signal,
+  onEvent,
+  ...options
+}: PreviewOptions & Abortable & { onEvent?: (event: RunEvent) => void }): Promise<DataPreview> {
+  return runInWorker('previewData', validate(previewOptions, options), { signal, ...(onEvent && { onEvent }) })
 }
 
 /** Perplexity of a model on data, or its score in a task: see {@link loadModel} for several evaluations of one model. */

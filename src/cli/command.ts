@@ -1,13 +1,14 @@
 import type { Command } from 'commander'
 import type { z } from 'zod'
 import { readConfigFile } from './configFile.ts'
-import { flagOf } from './fields.ts'
+import { fieldsOf, flagOf } from './fields.ts'
 import { addFlags } from './flags.ts'
 import { printJson } from './output.ts'
 import { resolveOptions } from './resolve.ts'
 
 /** A command: its options are a schema, its work is a call of the public API. */
 export interface CommandSpec<Schema extends z.ZodObject = z.ZodObject, Result = unknown> {
+  /** One word, or a group of commands and one of it. */
   name: string
   description: string
   options: Schema
@@ -26,18 +27,25 @@ export const command = <Schema extends z.ZodObject, Result>(spec: CommandSpec<Sc
 
 export function addCommand(program: Command, spec: CommandSpec) {
   const { name, description, options, takesConfigFile, argument, run, show } = spec
-  const added = program.command(name).description(description)
+  const [last = name, group] = name.split(' ').reverse()
+  const parent = group === undefined ? program : groupOf(program, group)
+  const added = parent.command(last).description(description)
+  const isList = fieldsOf(options).some((field) => field.path === argument && field.isList)
   if (takesConfigFile) added.argument('[config.yaml]', 'options as YAML; flags win over it')
-  if (argument) added.argument(`[${argument}]`, `the same as ${flagOf(argument)}`)
+  if (argument) added.argument(`[${argument}${isList ? '...' : ''}]`, `the same as ${flagOf(argument)}`)
   addFlags(added, options)
   added.option('--json', 'the result as one line of JSON, the last of stdout')
   added.action(async () => {
     const { json = false, ...flags } = added.opts()
     const [given] = added.args
-    if (argument && given !== undefined) flags[argument] = given
+    if (argument && given !== undefined) flags[argument] = isList ? added.args : given
     const config = takesConfigFile && given !== undefined ? readConfigFile(given) : undefined
     const result = await run(resolveOptions(options, flags, config), json)
     if (json) printJson(result)
     else process.stdout.write(`${show(result)}\n`)
   })
 }
+
+const groupOf = (program: Command, name: string): Command =>
+  program.commands.find((known) => known.name() === name) ??
+  program.command(name).description(`See: loram ${name} --help`)

@@ -1,5 +1,5 @@
 import { ConfigError, DataError } from '../errors.ts'
-import { countTargets, type Example } from './encode.ts'
+import { countTargets, type Example, type Examples } from './encode.ts'
 import { packBestFit } from './packing.ts'
 import { permutation } from './random.ts'
 
@@ -60,18 +60,13 @@ export interface BatchStream extends Iterable<Batch> {
  * @throws {DataError} `E_DATA`: an example is longer than `sequenceLength`.
  */
 export function batchStream(
-  examples: readonly Example[],
+  examples: Examples,
   options: BatchOptions,
   { epoch, position }: BatchState = { epoch: 0, position: 0 },
 ): BatchStream {
   const { batchSize, microBatchSize, sequenceLength, packing, shuffle, seed, dropLast } = options
-  checkLengths(examples, sequenceLength)
-  const rows = packing
-    ? packBestFit(
-        examples.map(({ ids }) => ids.length),
-        sequenceLength,
-      )
-    : examples.map((_, i) => [i])
+  for (let i = 0; i < examples.length; i++) checkLength(i, examples.tokens(i), sequenceLength)
+  const rows = packing ? packedRows(examples, sequenceLength) : { length: examples.length, at: (i: number) => [i] }
   const rowsPerEpoch = dropLast ? rows.length - (rows.length % batchSize) : rows.length
   if (rowsPerEpoch === 0) {
     throw new ConfigError('E_CONFIG', 'The data do not fill one batch', {
@@ -84,10 +79,12 @@ export function batchStream(
   const state = { epoch, position }
   function* batches(): Generator<Batch> {
     for (; ; state.epoch++, state.position = 0) {
-      const order = shuffle ? permutation(rows.length, seed, state.epoch) : Uint32Array.from(rows.keys())
+      const order = shuffle
+        ? permutation(rows.length, seed, state.epoch)
+        : Uint32Array.from({ length: rows.length }, (_, i) => i)
       while (state.position < rowsPerEpoch) {
         const end = Math.min(state.position + batchSize, rowsPerEpoch)
-        const chosen = Array.from(order.subarray(state.position, end), (row) => rows[row]!)
+        const chosen = Array.from(order.subarray(state.position, end), (row) => rows.at(row))
         state.position = end
         yield makeBatch(examples, chosen, microBatchSize, state.epoch)
       }
@@ -98,18 +95,37 @@ export function batchStream(
 
 /** Every example once and in order, for evaluation. */
 export function* evaluationBatches(
-  examples: readonly Example[],
+  examples: Iterable<Example>,
   { microBatchSize, sequenceLength }: Pick<BatchOptions, 'microBatchSize' | 'sequenceLength'>,
 ): Generator<MicroBatch> {
-  checkLengths(examples, sequenceLength)
-  for (let i = 0; i < examples.length; i += microBatchSize) yield concatenate(examples.slice(i, i + microBatchSize))
+  let waiting: Example[] = []
+  let index = 0
+  for (const example of examples) {
+    checkLength(index++, example.ids.length, sequenceLength)
+    if (waiting.push(example) < microBatchSize) continue
+    yield concatenate(waiting)
+    waiting = []
+  }
+  if (waiting.length > 0) yield concatenate(waiting)
 }
 
-function makeBatch(examples: readonly Example[], rows: number[][], microBatchSize: number, epoch: number): Batch {
+/** Which examples a row holds. */
+interface Rows {
+  readonly length: number
+  at(row: number): number[]
+}
+
+function packedRows(examples: Examples, sequenceLength: number): Rows {
+  const lengths = Uint32Array.from({ length: examples.length }, (_, i) => examples.tokens(i))
+  const { members, bounds } = packBestFit(lengths, sequenceLength)
+  return { length: bounds.length - 1, at: (row) => [...members.subarray(bounds[row], bounds[row + 1])] }
+}
+
+function makeBatch(examples: Examples, rows: number[][], microBatchSize: number, epoch: number): Batch {
   const microBatches: MicroBatch[] = []
   for (let i = 0; i < rows.length; i += microBatchSize) {
     const members = rows.slice(i, i + microBatchSize).flat()
-    microBatches.push(concatenate(members.map((member) => examples[member]!)))
+    microBatches.push(concatenate(members.map((member) => examples.at(member))))
   }
   const targetCount = microBatches.reduce((sum, { targets }) => sum + countTargets(targets), 0)
   return { microBatches, targetCount, epoch, examples: rows.flat() }
@@ -133,12 +149,11 @@ function concatenate(examples: readonly Example[]): MicroBatch {
   return micro
 }
 
-function checkLengths(examples: readonly Example[], sequenceLength: number): void {
-  const tooLong = examples.findIndex(({ ids }) => ids.length > sequenceLength)
-  if (tooLong < 0) return
-  throw new DataError('E_DATA', `Example ${tooLong} is longer than a sequence`, {
+function checkLength(index: number, tokens: number, sequenceLength: number): void {
+  if (tokens <= sequenceLength) return
+  throw new DataError('E_DATA', `Example ${index} is longer than a sequence`, {
     expected: `at most ${sequenceLength} tokens`,
-    found: `${examples[tooLong]!.ids.length} tokens`,
+    found: `${tokens} tokens`,
     remedy: 'load the data with the sequence length that batches have',
   })
 }

@@ -12,6 +12,19 @@ export interface Example {
   targets: Int32Array
 }
 
+/** Examples that are read one at a time. */
+export interface Examples extends Iterable<Example> {
+  readonly length: number
+  at(index: number): Example
+  /** The length of one, without reading it. */
+  tokens(index: number): number
+}
+
+/** At most `limit` of them, from the start. */
+export function* firstOf(examples: Examples, limit = examples.length): Generator<Example> {
+  for (let i = 0; i < Math.min(limit, examples.length); i++) yield examples.at(i)
+}
+
 /** An example of the first `sequenceLength` tokens of `runs`. */
 export function makeExample(runs: readonly Run[], trainOn: TrainOn, sequenceLength: number): Example {
   const length = Math.min(

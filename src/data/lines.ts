@@ -1,6 +1,7 @@
 import { createReadStream } from 'node:fs'
 import { pipeline } from 'node:stream'
 import { createGunzip } from 'node:zlib'
+import { DataError, messageOf } from '../errors.ts'
 
 /** A piece of a file and the line it starts in, from 1. `bytes` is undefined where it exceeds the limit. */
 export interface Piece {
@@ -10,7 +11,19 @@ export interface Piece {
 
 type Chunks = AsyncIterable<Buffer>
 
-/** A file's bytes as they are read, without a byte order mark; `.gz` is unpacked. */
+/**
+ * A file's bytes as they are.
+ * @throws {DataError} `E_DATA`: it cannot be read
+ */
+export async function* readBytes(file: string): AsyncGenerator<Buffer> {
+  try {
+    yield* createReadStream(file, { highWaterMark: 2 ** 20 })
+  } catch (cause) {
+    throw unreadable(file, cause)
+  }
+}
+
+/** Its text as it is read, without a byte order mark; `.gz` is unpacked. */
 export async function* readChunks(file: string): AsyncGenerator<Buffer> {
   const stream = createReadStream(file)
   const chunks: Chunks = file.endsWith('.gz') ? pipeline(stream, createGunzip(), () => {}) : stream
@@ -20,6 +33,15 @@ export async function* readChunks(file: string): AsyncGenerator<Buffer> {
     isFirst = false
     yield hasMark ? chunk.subarray(3) : chunk
   }
+}
+
+export function unreadable(file: string, cause: unknown): DataError {
+  return new DataError('E_DATA', `${file} cannot be read`, {
+    file,
+    found: messageOf(cause),
+    remedy: 'check that the file exists, is complete and may be read',
+    cause,
+  })
 }
 
 /** Collects a piece that comes in parts, and holds no more than `limit` bytes of it. */

@@ -1,5 +1,11 @@
 import { type Example, ignoredTarget } from './encode.ts'
 
+/** Group `i` holds `members` from `bounds[i]` to before `bounds[i + 1]`. */
+export interface Groups {
+  members: Uint32Array
+  bounds: Uint32Array
+}
+
 /**
  * Fills rows of `capacity` tokens with whole examples, best fit decreasing: the longest first, each into the fullest row
  * that still has room. Ties go by index, so the same lengths always give the same rows.
@@ -7,23 +13,32 @@ import { type Example, ignoredTarget } from './encode.ts'
  * @param lengths  Tokens of each example, none above `capacity`.
  * @returns The indices of the examples in each row.
  */
-export function packBestFit(lengths: ArrayLike<number>, capacity: number): number[][] {
-  const longestFirst = Array.from({ length: lengths.length }, (_, i) => i).sort(
-    (a, b) => lengths[b]! - lengths[a]! || a - b,
-  )
-  const rows: number[][] = []
-  const rowsByRoom: number[][][] = Array.from({ length: capacity + 1 }, () => [])
+export function packBestFit(lengths: Uint32Array, capacity: number): Groups {
+  const examples = Uint32Array.from(lengths, (_, i) => i)
+  const { members: longestFirst } = group(examples, (example) => capacity - lengths[example]!, capacity + 1)
+  const rowOf = new Uint32Array(lengths.length)
+  const rowsByRoom: number[][] = Array.from({ length: capacity + 1 }, () => [])
+  let rows = 0
   for (const example of longestFirst) {
     const length = lengths[example]!
     let room = length
     while (room < capacity && rowsByRoom[room]!.length === 0) room++
-    const started = rowsByRoom[room]!.pop()
-    const row = started ?? []
-    if (started === undefined) rows.push(row)
-    row.push(example)
+    const row = rowsByRoom[room]!.pop() ?? rows++
+    rowOf[example] = row
     rowsByRoom[room - length]!.push(row)
   }
-  return rows
+  return group(longestFirst, (example) => rowOf[example]!, rows)
+}
+
+/** Groups `items` by their keys, which are below `keys`, keeping their order (counting sort). */
+function group(items: Uint32Array, keyOf: (item: number) => number, keys: number): Groups {
+  const bounds = new Uint32Array(keys + 1)
+  for (const item of items) bounds[keyOf(item) + 1]!++
+  for (let key = 1; key <= keys; key++) bounds[key]! += bounds[key - 1]!
+  const next = bounds.slice()
+  const members = new Uint32Array(items.length)
+  for (const item of items) members[next[keyOf(item)]!++] = item
+  return { members, bounds }
 }
 
 /**
@@ -31,13 +46,15 @@ export function packBestFit(lengths: ArrayLike<number>, capacity: number): numbe
  * first token of each is predicted by none: its context lies in the sequence before.
  */
 export class Wrapper {
-  readonly examples: Example[] = []
   readonly #sequenceLength: number
+  readonly #take: (example: Example) => void
   #row: Int32Array
   #filled = 0
 
-  constructor(sequenceLength: number) {
+  /** @param take is given each sequence as it is full */
+  constructor(sequenceLength: number, take: (example: Example) => void) {
     this.#sequenceLength = sequenceLength
+    this.#take = take
     this.#row = new Int32Array(sequenceLength)
   }
 
@@ -58,6 +75,6 @@ export class Wrapper {
     if (ids.length < 2) return
     const targets = new Int32Array(ids.length).fill(ignoredTarget)
     targets.set(ids.subarray(1))
-    this.examples.push({ ids, targets })
+    this.#take({ ids, targets })
   }
 }

@@ -16,7 +16,7 @@ export type RecordFormat = 'text' | 'prompt-completion' | 'alpaca' | 'messages'
 
 export interface PromptOptions {
   /** What every record is; without it each record's keys decide. */
-  format?: RecordFormat
+  format?: RecordFormat | undefined
   /** A line feed after Alpaca's `### Response:`, as Alpaca-LoRA has it; stanford_alpaca has none. Default true. */
   responseNewline?: boolean
 }

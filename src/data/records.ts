@@ -1,7 +1,8 @@
 import { DataError, messageOf } from '../errors.ts'
-import { type Piece, readChunks, splitArray, splitLines, splitText } from './lines.ts'
+import { type Piece, readChunks, splitArray, splitLines, splitText, unreadable } from './lines.ts'
+import { parquetRows } from './parquet.ts'
 
-/** Where a record comes from; lines count from 1. */
+/** Where a record comes from; lines, in Parquet rows, count from 1. */
 export interface Place {
   file: string
   line: number
@@ -14,9 +15,9 @@ export interface DataRecord extends Place {
 const maxRecordBytes = 64 * 2 ** 20
 
 /**
- * Reads the records of JSONL files, JSON arrays and plain text one at a time; which of these a file is shows in its name and
- * first character. A text file is one record `{ text }`, or several of whole lines where it exceeds 64 MiB. Memory stays
- * bounded by one record. A bad record comes as the `DataError` that describes it, and reading goes on behind it.
+ * Reads the records of JSONL files, JSON arrays, Parquet and plain text one at a time; which of these a file is shows in its
+ * name and first character. A text file is one record `{ text }`, or several of whole lines where it exceeds 64 MiB. Memory stays
+ * bounded by one record, in Parquet by a row group. A bad record comes as the `DataError` that describes it, and reading goes on behind it.
  *
  * @param asText  Files that are not named as JSON are plain text.
  * @throws {DataError} `E_DATA`: a file cannot be read, or has no records.
@@ -24,9 +25,8 @@ const maxRecordBytes = 64 * 2 ** 20
 export async function* readRecords(files: readonly string[], asText: boolean): AsyncGenerator<DataRecord | DataError> {
   for (const file of files) {
     let isEmpty = true
-    for await (const piece of splitFile(file, asText)) {
-      const record = piece.kind === 'text' ? textRecord(file, piece) : jsonRecord(file, piece)
-      if (record === undefined) continue
+    const records = file.endsWith('.parquet') ? parquetRecords(file) : textRecords(file, asText)
+    for await (const record of records) {
       isEmpty = false
       yield record
     }
@@ -41,6 +41,22 @@ export async function* readRecords(files: readonly string[], asText: boolean): A
   }
 }
 
+async function* parquetRecords(file: string): AsyncGenerator<DataRecord> {
+  let line = 1
+  try {
+    for await (const value of parquetRows(file)) yield { file, line: line++, value }
+  } catch (cause) {
+    throw unreadable(file, cause)
+  }
+}
+
+async function* textRecords(file: string, asText: boolean): AsyncGenerator<DataRecord | DataError> {
+  for await (const piece of splitFile(file, asText)) {
+    const record = piece.kind === 'text' ? textRecord(file, piece) : jsonRecord(file, piece)
+    if (record !== undefined) yield record
+  }
+}
+
 type Kind = 'lines' | 'array' | 'text'
 
 async function* splitFile(file: string, asText: boolean): AsyncGenerator<Piece & { kind: Kind }> {
@@ -49,12 +65,7 @@ async function* splitFile(file: string, asText: boolean): AsyncGenerator<Piece &
     const kind = await kindOf(file, asText)
     for await (const piece of split[kind](readChunks(file), maxRecordBytes)) yield { ...piece, kind }
   } catch (cause) {
-    throw new DataError('E_DATA', `${file} cannot be read`, {
-      file,
-      found: messageOf(cause),
-      remedy: 'check that the file exists, is complete and may be read',
-      cause,
-    })
+    throw unreadable(file, cause)
   }
 }
 

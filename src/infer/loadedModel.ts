@@ -1,4 +1,5 @@
 import type { z } from 'zod'
+import { firstOf } from '../data/encode.ts'
 import { corpusExamples, loadExamples } from '../data/index.ts'
 import { AbortError, ConfigError } from '../errors.ts'
 import { readAdapter } from '../formats/peft.ts'
@@ -53,13 +54,18 @@ export async function evaluateData(
   { data, format, sequenceLength, microBatchSize, limit }: z.output<typeof evaluateOptions>,
   signal: StopSignal,
 ): Promise<Evaluation> {
-  const { examples } =
+  const dataset =
     format === 'text'
-      ? await corpusExamples(data, tokenizer, sequenceLength)
-      : await loadExamples(data, tokenizer, { sequenceLength, ...(format !== 'auto' && { format }) })
-  const result = evaluateExamples(model, examples.slice(0, limit), { microBatchSize, sequenceLength }, signal)
-  if (!result) throw new AbortError('evaluate was aborted')
-  return result
+      ? await corpusExamples(data, tokenizer, sequenceLength, { signal })
+      : await loadExamples(data, tokenizer, { sequenceLength, ...(format !== 'auto' && { format }) }, { signal })
+  try {
+    const examples = firstOf(dataset.examples, limit)
+    const result = evaluateExamples(model, examples, { microBatchSize, sequenceLength }, signal)
+    if (!result) throw new AbortError('evaluate was aborted')
+    return result
+  } finally {
+    dataset.close()
+  }
 }
 
 export interface Generation {

@@ -48,7 +48,7 @@ export function evaluateLoss(
 /** {@link evaluateLoss} over examples, in an arena of its own. */
 export function evaluateExamples(
   model: Model,
-  examples: readonly Example[],
+  examples: Iterable<Example>,
   sizes: Sizes,
   signal: StopSignal,
 ): Evaluation | undefined {
@@ -59,7 +59,7 @@ export function evaluateExamples(
  * Cross-entropy of each example's targets, summed, in nats.
  * @throws {AbortError} the signal was aborted before the end
  */
-export function exampleLosses(model: Model, examples: readonly Example[], sizes: Sizes, signal: StopSignal): number[] {
+export function exampleLosses(model: Model, examples: Iterable<Example>, sizes: Sizes, signal: StopSignal): number[] {
   return overBatches(model, examples, sizes, (model, arena, batches) =>
     Array.from(batches).flatMap((batch) => {
       stopIfAborted(signal, 'evaluate')
@@ -91,7 +91,7 @@ type Sizes = Pick<BatchOptions, 'microBatchSize' | 'sequenceLength'>
 /** Does `work` with batches of the examples, in an arena that holds the largest of them. */
 function overBatches<Result>(
   model: Model,
-  examples: readonly Example[],
+  examples: Iterable<Example>,
   sizes: Sizes,
   work: (model: Model, arena: Arena, batches: Iterable<MicroBatch>) => Result,
 ): Result {

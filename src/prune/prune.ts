@@ -49,10 +49,12 @@ async function calibration(
   { calibration, trainingData, seed }: PruneOptions & { seed: number; trainingData?: string | string[] | undefined },
 ): Promise<MicroBatch> {
   const { data, samples, sequenceLength } = calibration
-  const { examples } = data
+  const dataset = data
     ? await corpusExamples(data, tokenizer, sequenceLength)
     : await loadExamples(required(trainingData), tokenizer, { sequenceLength, trainOn: 'all' })
-  const chosen = Array.from(permutation(examples.length, seed).subarray(0, samples), (i) => examples[i]!)
+  const { examples } = dataset
+  const chosen = Array.from(permutation(examples.length, seed).subarray(0, samples), (i) => examples.at(i))
+  dataset.close()
   return evaluationBatches(chosen, { microBatchSize: samples, sequenceLength }).next().value!
 }
 

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers'
 import { DataError, messageOf } from '../errors.ts'
 import { type AddedToken, AddedTokenSplitter } from './addedTokens.ts'
@@ -31,6 +32,8 @@ export interface Tokenizer {
   readonly chatTemplate?: string
   /** `bos_token`, `eos_token` and so on, as chat templates know them. */
   readonly specialTokens: SpecialTokens
+  /** SHA-256 of everything that it was read from and that decides what it does. */
+  readonly fingerprint: string
 }
 
 /**
@@ -76,6 +79,7 @@ class JsonTokenizer implements Tokenizer {
   readonly addBos: boolean
   readonly chatTemplate?: string
   readonly specialTokens: SpecialTokens
+  readonly fingerprint: string
 
   constructor(files: TokenizerFiles) {
     this.#library = new HuggingFaceTokenizer(files.tokenizer, files.config)
@@ -101,6 +105,8 @@ class JsonTokenizer implements Tokenizer {
     const named = (name: keyof SpecialTokens, id?: number) => (id === undefined ? {} : { [name]: vocabulary[id] })
     this.specialTokens = { ...named('bos_token', bosId), ...named('eos_token', eosId), ...files.specialTokens }
     if (files.chatTemplate !== undefined) this.chatTemplate = files.chatTemplate
+    const { path: _, ...decisive } = files
+    this.fingerprint = createHash('sha256').update(JSON.stringify(decisive)).digest('hex')
   }
 
   encode(text: string, { specialTokens = false, after = 'start' }: EncodeOptions = {}): number[] {

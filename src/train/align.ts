@@ -1,5 +1,5 @@
 import { batchStream } from '../data/batches.ts'
-import type { Example } from '../data/encode.ts'
+import type { Examples } from '../data/encode.ts'
 import { type Checkpoint, writeCheckpoint } from '../formats/huggingFace.ts'
 import { firstThat, memoryBudget } from '../memory/budget.ts'
 import { arenaBytes, fullMicroBatch, metaTwin } from '../memory/measure.ts'
@@ -68,7 +68,7 @@ export function trainWeights(model: Model, parameters: ParameterSet): void {
 /** Continual pre-training of a pruned model on running text (the paper's "alignment"); its weights change in place. */
 export function alignModel(
   { model, parameters }: { model: Model; parameters: ParameterSet },
-  examples: readonly Example[],
+  examples: Examples,
   options: NonNullable<ResolvedOptions['align']> & Pick<ResolvedOptions, 'seed' | 'resume'>,
   folder: string,
   context: Context<RunEvent>,

@@ -1,7 +1,8 @@
-import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import type { Example } from '../data/encode.ts'
-import { corpusExamples, type Examples, loadExamples } from '../data/index.ts'
+import type { Dataset } from '../data/cache.ts'
+import type { Examples } from '../data/encode.ts'
+import { corpusExamples, loadExamples } from '../data/index.ts'
+import { describeStatistics } from '../data/statistics.ts'
 import { AbortError, ConfigError } from '../errors.ts'
 import { fingerprint } from '../formats/huggingFace.ts'
 import { writeAdapter } from '../formats/peft.ts'
@@ -24,6 +25,8 @@ import type { Context } from '../worker/protocol.ts'
 import { alignedNames, alignModel, openTrainable, writeAligned } from './align.ts'
 import type { RunEvent, Stage } from './events.ts'
 import { openRunFolder, type RunFolder } from './runFolder.ts'
+import { sampleAnswers } from './samples.ts'
+import { openSinks } from './sinks.ts'
 import { trainAdapter } from './trainAdapter.ts'
 
 export interface TrainResult {
@@ -49,16 +52,20 @@ export async function trainLoRAMRun(options: ResolvedOptions, context: Context<R
   const tokenizer = loadTokenizer(options.model)
   const notices: string[] = [`computing on ${describeDevice(device)}`, ...source.warnings]
   const folder = openRunFolder(options, (message) => notices.push(message))
+  const sinks = openSinks(options, folder.at('tensorboard'))
   const emit = (event: RunEvent) => {
     folder.log(event)
+    for (const sink of sinks) sink.write(event)
     context.emit(event)
   }
-  const run: Run = { options, device, tokenizer, folder, context: { emit, signal: context.signal } }
+  const datasets: Dataset[] = []
+  const run: Run = { options, device, tokenizer, folder, datasets, context: { emit, signal: context.signal } }
   try {
     for (const message of notices) emit({ type: 'notice', message })
     folder.remember('model', { loram: addon().version, fingerprint: fingerprint(source.checkpoint) })
     const examples = await loadData(run)
-    folder.remember('data', { train: digest(examples.train), eval: examples.eval ? digest(examples.eval) : null })
+    const [train, held] = datasets.map(({ digest }) => digest)
+    folder.remember('data', { train, eval: held ?? null })
     const small = await alignStage(run, await pruneStage(run, source))
     const plan = memoryPlan(run, small)
     emit({ type: 'plan', plan })
@@ -70,14 +77,8 @@ export async function trainLoRAMRun(options: ResolvedOptions, context: Context<R
     return { adapter: options.output, metrics: { steps, ...(evaluation && { evaluation }), plan, seconds } }
   } finally {
     folder.close()
+    for (const owner of [...datasets, ...sinks]) owner.close()
   }
-}
-
-/** SHA-256 of everything that examples teach. */
-function digest(examples: readonly Example[]): string {
-  const hash = createHash('sha256')
-  for (const { ids, targets } of examples) hash.update(ids).update(targets)
-  return hash.digest('hex')
 }
 
 /** What the stages of a run share. */
@@ -86,6 +87,8 @@ interface Run {
   device: Device
   tokenizer: Tokenizer
   folder: RunFolder
+  /** What is loaded, to be closed at the end. */
+  datasets: Dataset[]
   context: Context<RunEvent>
 }
 
@@ -132,7 +135,10 @@ async function alignStage(run: Run, pruned: OpenCheckpoint): Promise<OpenCheckpo
     })
   }
   return folderStage(run, 'align', 'aligned', async (dir) => {
-    const { examples } = await corpusExamples(align.data, run.tokenizer, align.sequenceLength)
+    const { examples } = await keep(
+      run,
+      corpusExamples(align.data, run.tokenizer, align.sequenceLength, loadContext(run)),
+    )
     const trainable = openTrainable(pruned, alignedNames(pruned), run.device)
     alignModel(trainable, examples, { ...align, seed, resume }, run.folder.at('alignCheckpoints'), run.context)
     writeAligned(pruned.checkpoint, trainable.parameters, dir)
@@ -144,9 +150,9 @@ async function alignStage(run: Run, pruned: OpenCheckpoint): Promise<OpenCheckpo
 
 /** Trains on the small model, which is gone from the device afterwards, also after an error. */
 function trainStage(
-  { options, device, folder, context }: Run,
+  { options, device, tokenizer, folder, context }: Run,
   small: OpenCheckpoint,
-  examples: { train: Example[]; eval?: Example[] },
+  examples: { train: Examples; eval?: Examples },
   plan: MemoryPlan,
 ): ReturnType<typeof trainAdapter> {
   context.emit({ type: 'stage', stage: 'train', status: 'started' })
@@ -154,7 +160,11 @@ function trainStage(
     return disposing((own) => {
       const model = readModel(small, device, options.quantize)
       own({ dispose: () => disposeModel(model) })
-      const trained = trainAdapter(model, examples, options, plan, folder.at('checkpoints'), context)
+      const sample = (step: number) => {
+        for (const answer of sampleAnswers(model, tokenizer, examples.eval ?? examples.train, options.log.samples))
+          context.emit({ type: 'sample', stage: 'train', step, ...answer })
+      }
+      const trained = trainAdapter(model, examples, options, plan, folder.at('checkpoints'), context, sample)
       context.emit({ type: 'stage', stage: 'train', status: 'finished' })
       return trained
     })
@@ -178,23 +188,28 @@ function recoverStage({ options, folder, context }: Run, adapter: Adapter, { che
   context.emit({ type: 'stage', stage: 'recover', status: 'finished' })
 }
 
-async function loadData({ options, tokenizer, context }: Run): Promise<{ train: Example[]; eval?: Example[] }> {
-  const { train, eval: held, format, ...rest } = options.data
-  const load = async (source: string | string[]): Promise<Example[]> => {
-    const loaded = await loadExamples(source, tokenizer, { ...rest, ...(format !== 'auto' && { format }) })
-    context.emit({ type: 'notice', message: describe(source, loaded) })
-    return loaded.examples
+async function loadData(run: Run): Promise<{ train: Examples; eval?: Examples }> {
+  const { train, eval: held, format, evalSplit, cache: _, ...rest } = run.options.data
+  const load = async (source: string | string[], split: number): Promise<Dataset> => {
+    const options = { ...rest, evalSplit: split, ...(format !== 'auto' && { format }) }
+    const dataset = await keep(run, loadExamples(source, run.tokenizer, options, loadContext(run)))
+    notice(run, `${[source].flat().join(', ')}: ${describeStatistics(dataset.statistics)}`)
+    return dataset
   }
-  return { train: await load(train), ...(held && { eval: await load(held) }) }
+  const trained = await load(train, evalSplit)
+  if (held) return { train: trained.examples, eval: (await load(held, 0)).examples }
+  if (evalSplit === 0) return { train: trained.examples }
+  if (trained.held.length === 0) throw nothingHeld(trained.examples.length, evalSplit)
+  return { train: trained.examples, eval: trained.held }
 }
 
-function describe(source: string | string[], { statistics }: Examples): string {
-  const { examples, targets, tokens, truncated, dropped, badLines } = statistics
-  const troubles = Object.entries({ truncated, dropped, 'bad lines': badLines }).filter(([, count]) => count > 0)
-  return [
-    `${[source].flat().join(', ')}: ${examples} examples, ${targets} of ${tokens} tokens are learnt`,
-    ...troubles.map(([what, count]) => `${count} ${what}`),
-  ].join(', ')
+function nothingHeld(examples: number, evalSplit: number): ConfigError {
+  return new ConfigError('E_CONFIG', 'the split holds out nothing', {
+    field: 'data.evalSplit',
+    expected: 'a part that some of the examples fall into',
+    found: `${evalSplit} of ${examples} examples`,
+    remedy: 'raise evalSplit, or name evaluation data',
+  })
 }
 
 const trainingShape = ({ quantize, lora, train, data }: ResolvedOptions): TrainingShape => ({
@@ -202,6 +217,20 @@ const trainingShape = ({ quantize, lora, train, data }: ResolvedOptions): Traini
   lora,
   microBatchSize: train.microBatchSize,
   sequenceLength: data.sequenceLength,
+})
+
+async function keep({ datasets }: Run, loading: Promise<Dataset>): Promise<Dataset> {
+  const dataset = await loading
+  datasets.push(dataset)
+  return dataset
+}
+
+const notice = ({ context }: Run, message: string) => context.emit({ type: 'notice', message })
+
+const loadContext = (run: Run) => ({
+  cache: run.options.data.cache,
+  notice: (message: string) => notice(run, message),
+  signal: run.context.signal,
 })
 
 function memoryPlan({ options, device }: Run, { config }: OpenCheckpoint): MemoryPlan {

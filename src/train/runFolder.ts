@@ -17,13 +17,13 @@ export interface RunFolder {
    * @throws {RunError} `E_RESUME`: they differ; names each difference
    */
   remember(name: string, facts: object): void
-  /** Appends an event to `run/events.jsonl`. */
+  /** Appends an event, and the time, to `run/events.jsonl`. */
   log(event: RunEvent): void
   close(): void
 }
 
 /** Options that may change between a run and its continuation: they decide where and how far, not what is computed. */
-const free = ['resume', 'forceResume', 'output', 'device', 'memory', 'train.recompute', 'train.offload']
+const free = /^(resume|forceResume|output|device|memory|train\.(recompute|offload)|data\.cache|log\..*)$/
 
 /**
  * Opens the folder for one run, locks it, and clears away what a killed process left half written.
@@ -49,7 +49,8 @@ export function openRunFolder(options: ResolvedOptions, notice: (message: string
     return {
       at,
       remember,
-      log: (event) => writing(root, () => writeSync(events, `${JSON.stringify(event)}\n`)),
+      log: (event) =>
+        writing(root, () => writeSync(events, `${JSON.stringify({ time: new Date().toISOString(), ...event })}\n`)),
       close: () => {
         closeSync(events)
         unlock()
@@ -71,7 +72,7 @@ function compare(file: string, facts: object): void {
   const before = flatten(readJsonObject(file))
   const now = flatten(JSON.parse(JSON.stringify(facts)))
   const changed = [...new Set([...before.keys(), ...now.keys()])].filter(
-    (key) => !free.includes(key) && before.get(key) !== now.get(key),
+    (key) => !free.test(key) && before.get(key) !== now.get(key),
   )
   if (changed.length === 0) return
   const list = (values: Map<string, string>) => changed.map((key) => `${key} ${values.get(key) ?? 'absent'}`).join(', ')

@@ -1,5 +1,6 @@
+import { existsSync } from 'node:fs'
 import { batchStream, evaluationBatches } from '../data/batches.ts'
-import type { Example } from '../data/encode.ts'
+import type { Examples } from '../data/encode.ts'
 import { evaluateLoss } from '../infer/perplexity.ts'
 import type { Adapter } from '../lora/adapter.ts'
 import { adapterFrom, addAdapter } from '../lora/attach.ts'
@@ -19,14 +20,18 @@ import { runLoop } from './loop.ts'
 export const totalSteps = ({ epochs, maxSteps }: ResolvedOptions['train'], batchesPerEpoch: number): number =>
   Math.min(Math.ceil(epochs * batchesPerEpoch), maxSteps ?? Number.POSITIVE_INFINITY)
 
-/** Trains a new adapter on `model` and gives it back with the widths that the model has. */
+/**
+ * Trains a new adapter on `model` and gives it back with the widths that the model has.
+ * @param sample is called with the model's adapter in place, at the start of a new run and at the end
+ */
 export function trainAdapter(
   model: Model,
-  examples: { train: readonly Example[]; eval?: readonly Example[] },
+  examples: { train: Examples; eval?: Examples },
   options: ResolvedOptions,
   plan: MemoryPlan,
   folder: string,
   context: Context<RunEvent>,
+  sample: (step: number) => void,
 ): { adapter: Adapter; progress: Progress } {
   const { data, lora, train, seed, resume } = options
   const { microBatchSize, weightDecay, maxGradNorm } = train
@@ -43,8 +48,9 @@ export function trainAdapter(
     const host = own(hostInputs(device, recompute, microBatchSize * sequenceLength, config.hiddenSize))
     const dropout = { rate: lora.dropout, seed }
     // In the arena of a step, which is empty between steps and never needs less.
-    const evaluate = (held: readonly Example[]) =>
+    const evaluate = (held: Examples) =>
       evaluateLoss(model, arena, evaluationBatches(held, { microBatchSize, sequenceLength }), context.signal)
+    if (!existsSync(folder)) sample(0)
     const progress = runLoop(
       {
         stage: 'train',
@@ -61,6 +67,7 @@ export function trainAdapter(
       },
       context,
     )
+    sample(progress.step)
     return { adapter: adapterFrom(parameters, lora, options.model), progress }
   })
 }

@@ -1,6 +1,7 @@
 import path from 'node:path'
 import type { z } from 'zod'
 import { corpusExamples } from '../data/index.ts'
+import { type DataPreview, previewDataset } from '../data/preview.ts'
 import { exportGguf } from '../export/exportGguf.ts'
 import { readAdapter, writeAdapter } from '../formats/peft.ts'
 import { readPruning } from '../formats/pruningJson.ts'
@@ -42,11 +43,24 @@ export const methods = {
 
   async align(given: Options<typeof options.alignCommandOptions>, context: Context<RunEvent>): Promise<void> {
     const source = openModelFolder(given.model)
-    const { examples } = await corpusExamples(given.data, loadTokenizer(given.model), given.sequenceLength)
+    const { cache, sequenceLength } = given
+    const { signal } = context
+    const notice = (message: string) => context.emit({ type: 'notice', message })
+    const dataset = await corpusExamples(given.data, loadTokenizer(given.model), sequenceLength, {
+      cache,
+      notice,
+      signal,
+    })
     const trainable = openTrainable(source, alignedNames(source), openDevice(given.device))
-    alignModel(trainable, examples, given, `${given.output}.checkpoints`, context)
+    alignModel(trainable, dataset.examples, given, `${given.output}.checkpoints`, context)
+    dataset.close()
     writeAligned(source.checkpoint, trainable.parameters, given.output)
   },
+
+  previewData: (
+    given: Options<typeof options.previewOptions>,
+    { emit, signal }: Context<RunEvent>,
+  ): Promise<DataPreview> => previewDataset(given, (message) => emit({ type: 'notice', message }), signal),
 
   async recover(given: Options<typeof options.recoverCommandOptions>, _context: Context<never>): Promise<void> {
     const file = given.pruning.endsWith('.json') ? given.pruning : path.join(given.pruning, 'pruning.json')

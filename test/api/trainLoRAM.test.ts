@@ -11,6 +11,7 @@ import {
   plan,
   RunError,
   type RunEvent,
+  report,
   trainLoRAM,
 } from 'loram'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -92,7 +93,9 @@ describe('trainLoRAM', () => {
     const { modules } = readAdapter(adapter)
     expect(modules.get('model.layers.1.mlp.gate_proj')!.b.shape).toEqual([176, 4])
     const lines = readFileSync(path.join(given.output, 'run/events.jsonl'), 'utf8').trim().split('\n')
-    expect(lines.map((line) => JSON.parse(line))).toEqual(JSON.parse(JSON.stringify(events)))
+    const logged = lines.map((line) => JSON.parse(line))
+    for (const { time } of logged) expect(Date.now() - Date.parse(time)).toBeLessThan(60_000)
+    expect(logged.map(({ time: _, ...event }) => event)).toEqual(JSON.parse(JSON.stringify(events)))
   })
 
   test('learns: the recovered model predicts the answers better than the original', async () => {
@@ -218,6 +221,45 @@ describe('errors come with their class, code and remedy through the thread', () 
 })
 
 // Whatever else the machine does delays timers too, so one quiet run of three is enough
+test('evaluates on a split, and records what log asks for', async () => {
+  const prometheus = path.join(folder, 'loram.prom')
+  const given = options({
+    data: { train: data, evalSplit: 0.3, sequenceLength: 48 },
+    prune: undefined,
+    log: { samples: 2, tensorboard: true, prometheus },
+  })
+  const run = trainLoRAM(given)
+  const events = await collect(run)
+  await run
+  const samples = events.filter((event) => event.type === 'sample')
+  expect(samples.map(({ step }) => step)).toEqual([0, 0, 10, 10])
+  for (const { prompt, expected } of samples) {
+    const [, number] = /^(\d+) plus \1 is$/.exec(prompt)!
+    expect(expected).toBe(` ${2 * Number(number)}.`)
+  }
+  // the untrained adapter changes nothing
+  const original = await loadModel(model, { quantize: 'nf4' })
+  const { text: before } = await original.complete(samples[0]!.prompt, { maxNewTokens: 64 })
+  await original.close()
+  expect(samples[0]!.answer).toBe(before)
+  expect(readdirSync(path.join(given.output, 'run/tensorboard/train'))).toHaveLength(1)
+  expect(readFileSync(prometheus, 'utf8')).toMatch(/^loram_step\{.*stage="train"\} 10$/m)
+  const { output } = report({ runs: [given.output] })
+  expect(readFileSync(output, 'utf8')).toContain('Before training')
+  // where and how it is recorded may change
+  await trainLoRAM({ ...given, resume: true, log: {} })
+})
+
+test('refuses evaluation data beside a split, and a split that holds out nothing', async () => {
+  expect(() => trainLoRAM(options({ data: { train: data, eval: data, evalSplit: 0.1 } }))).toThrow(
+    expect.objectContaining({ code: 'E_CONFIG', details: expect.objectContaining({ field: 'data.evalSplit' }) }),
+  )
+  await expect(trainLoRAM(options({ data: { train: data, evalSplit: 1e-6 } }))).rejects.toMatchObject({
+    code: 'E_CONFIG',
+    details: { field: 'data.evalSplit' },
+  })
+})
+
 test("the caller's event loop stays free while a model trains", { retry: 2 }, async () => {
   let last = performance.now()
   let lag = 0

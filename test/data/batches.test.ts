@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { type BatchState, batchStream, evaluationBatches } from '../../src/data/batches.ts'
 import type { Example } from '../../src/data/encode.ts'
+import { inMemory } from './support.ts'
 
 const sequenceLength = 12
 
@@ -36,7 +37,7 @@ describe('batchStream', () => {
   test('an epoch gives out every token of every example once', () => {
     fc.assert(
       fc.property(cases, ({ examples, options }) => {
-        const stream = batchStream(examples, options)
+        const stream = batchStream(inMemory(examples), options)
         const batches = take(stream.batchesPerEpoch, stream)
         expect(new Set(batches.map(({ epoch }) => epoch))).toEqual(new Set([0]))
         const order = batches.flatMap((batch) => batch.examples)
@@ -44,7 +45,7 @@ describe('batchStream', () => {
         const micros = batches.flatMap(({ microBatches }) => microBatches)
         expect(micros.flatMap(({ ids }) => [...ids])).toEqual(order.flatMap((i) => [...examples[i]!.ids]))
         expect(micros.flatMap(({ targets }) => [...targets])).toEqual(order.flatMap((i) => [...examples[i]!.targets]))
-        expect(take(stream.batchesPerEpoch + 1, batchStream(examples, options)).at(-1)!.epoch).toBe(1)
+        expect(take(stream.batchesPerEpoch + 1, batchStream(inMemory(examples), options)).at(-1)!.epoch).toBe(1)
       }),
     )
   })
@@ -52,7 +53,7 @@ describe('batchStream', () => {
   test('bounds, positions, sizes and target counts agree', () => {
     fc.assert(
       fc.property(cases, ({ examples, options }) => {
-        for (const batch of take(5, batchStream(examples, options))) {
+        for (const batch of take(5, batchStream(inMemory(examples), options))) {
           let targets = 0
           for (const micro of batch.microBatches) {
             const tokens = micro.ids.length
@@ -75,11 +76,11 @@ describe('batchStream', () => {
   test('a resumed stream goes on as if it had not stopped', () => {
     fc.assert(
       fc.property(cases, fc.nat(12), ({ examples, options }, stop) => {
-        const whole = take(stop + 8, batchStream(examples, options))
-        const first = batchStream(examples, options)
+        const whole = take(stop + 8, batchStream(inMemory(examples), options))
+        const first = batchStream(inMemory(examples), options)
         const before = stop === 0 ? [] : take(stop, first)
         const state: BatchState = JSON.parse(JSON.stringify(first.state))
-        expect([...before, ...take(8, batchStream(examples, options, state))]).toEqual(whole)
+        expect([...before, ...take(8, batchStream(inMemory(examples), options, state))]).toEqual(whole)
       }),
     )
   })
@@ -91,7 +92,7 @@ describe('batchStream', () => {
     }))
     const options = { batchSize: 50, microBatchSize: 50, sequenceLength, packing: false, seed: 1, dropLast: false }
     const orders = (shuffle: boolean) =>
-      take(2, batchStream(examples, { ...options, shuffle })).map((batch) => batch.examples)
+      take(2, batchStream(inMemory(examples), { ...options, shuffle })).map((batch) => batch.examples)
     const [first, second] = orders(true)
     expect(first).not.toEqual(second)
     expect(orders(false)).toEqual([[...examples.keys()], [...examples.keys()]])
@@ -109,18 +110,18 @@ describe('batchStream', () => {
   }
 
   test('dropLast leaves out what does not fill a batch', () => {
-    const stream = batchStream([short, short, short], options)
+    const stream = batchStream(inMemory([short, short, short]), options)
     expect(stream.batchesPerEpoch).toBe(1)
     expect(take(3, stream).map(({ epoch, examples }) => [epoch, examples])).toEqual([
       [0, [0, 1]],
       [1, [0, 1]],
       [2, [0, 1]],
     ])
-    expect(() => batchStream([short], options)).toThrow(expect.objectContaining({ code: 'E_CONFIG' }))
+    expect(() => batchStream(inMemory([short]), options)).toThrow(expect.objectContaining({ code: 'E_CONFIG' }))
   })
 
   test('an example that is too long is refused', () => {
-    expect(() => batchStream([short], { ...options, sequenceLength: 1 })).toThrow(
+    expect(() => batchStream(inMemory([short]), { ...options, sequenceLength: 1 })).toThrow(
       expect.objectContaining({ code: 'E_DATA' }),
     )
   })

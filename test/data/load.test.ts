@@ -1,7 +1,13 @@
-import { existsSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { gzipSync } from 'node:zlib'
+import fc from 'fast-check'
 import { beforeAll, describe, expect, test } from 'vitest'
+import { SeenContents } from '../../src/data/content.ts'
+import type { Examples } from '../../src/data/encode.ts'
 import { corpusExamples, type LoadOptions, loadExamples } from '../../src/data/index.ts'
 import { loadTokenizer, type Tokenizer } from '../../src/tokenizer/tokenizer.ts'
 import { byteLevelTokenizer, hasSmolLM2, shared, smolLM2Dir, templates, temporaryDir } from '../tokenizer/tokenizers.ts'
@@ -24,7 +30,7 @@ const load = (file: string | string[], options: Partial<LoadOptions> = {}, by: T
 async function texts(file: string, options: Partial<LoadOptions> = {}, by: Tokenizer = tokenizer) {
   const { examples } = await load(file, options, by)
   const decode = (ids: number[]) => by.decode(ids, { skipSpecialTokens: false })
-  return examples.map(({ ids, targets }) => {
+  return [...examples].map(({ ids, targets }) => {
     const learnt: number[][] = []
     targets.forEach((target, i) => {
       if (target === -100) return
@@ -166,7 +172,7 @@ describe('containers', () => {
       writeFileSync(path.join(dir, name), name === 'c.txt' ? 'c' : JSON.stringify({ text: name }))
     }
     const names = async (source: string | string[]) =>
-      (await load(source)).examples.map(({ ids }) => tokenizer.decode(ids))
+      [...(await load(source)).examples].map(({ ids }) => tokenizer.decode(ids))
     expect(await names(dir)).toEqual(['a.jsonl', 'b.jsonl', 'c'])
     expect(await names(path.join(dir, '*.jsonl'))).toEqual(['a.jsonl', 'b.jsonl'])
     expect(await names([path.join(dir, 'c.txt'), path.join(dir, 'a*')])).toEqual(['c', 'a.jsonl'])
@@ -277,18 +283,13 @@ describe('lengths and statistics', () => {
       { prompt: 'a', completion: 'b' },
     )
     const { examples, statistics } = await load(file, { sequenceLength: 5 })
-    expect(examples.map(({ ids }) => tokenizer.decode(ids, { skipSpecialTokens: false }))).toEqual([
+    expect([...examples].map(({ ids }) => tokenizer.decode(ids, { skipSpecialTokens: false }))).toEqual([
       '<s>abcd',
       '<s>ab</s>',
     ])
     expect(statistics).toEqual({
-      examples: 2,
-      dropped: 1,
-      truncated: 1,
-      truncatedTokens: 5,
-      tokens: 9,
-      targets: 4,
-      badLines: 0,
+      ...{ examples: 2, tokens: 9, targets: 4, truncated: 1, truncatedTokens: 5 },
+      ...{ empty: 0, masked: 1, duplicates: 0, held: 0, badLines: 0 },
     })
   })
 
@@ -303,7 +304,7 @@ describe('lengths and statistics', () => {
   test('running text is cut into full sequences', async () => {
     const file = lines({ text: 'abcde' }, { text: 'fg' })
     const { examples, statistics } = await corpusExamples(file, tokenizer, 4)
-    const rows = examples.map(({ ids }) => tokenizer.decode(ids, { skipSpecialTokens: false }))
+    const rows = [...examples].map(({ ids }) => tokenizer.decode(ids, { skipSpecialTokens: false }))
     expect(rows).toEqual(['<s>abc', 'de</s><s>', 'fg</s>'])
     expect(statistics).toMatchObject({ examples: 3, tokens: 11, targets: 8 })
     await expect(corpusExamples(lines({ prompt: 'a', completion: 'b' }), tokenizer, 4)).rejects.toMatchObject({
@@ -323,8 +324,8 @@ describe.skipIf(!hasSmolLM2 || !existsSync(gsm8k))('real data and SmolLM2 (needs
 
   test('GSM8K', async () => {
     const { examples, statistics } = await loadExamples(gsm8k, smol, { sequenceLength: 1024 })
-    expect(statistics).toMatchObject({ examples: 1319, dropped: 0, truncated: 0 })
-    const { ids, targets } = examples[0]!
+    expect(statistics).toMatchObject({ examples: 1319, masked: 0, truncated: 0 })
+    const { ids, targets } = examples.at(0)
     expect(smol.decode(ids)).toMatch(/^Question: Janet’s ducks lay 16 eggs.*\nAnswer: Janet sells.*#### 18$/s)
     const learnt = targets.filter((target) => target !== -100)
     expect(smol.decode(learnt, { skipSpecialTokens: false })).toMatch(/^ Janet sells.*#### 18<\|im_end\|>$/s)
@@ -333,7 +334,7 @@ describe.skipIf(!hasSmolLM2 || !existsSync(gsm8k))('real data and SmolLM2 (needs
   test('Code Alpaca, an array of 1000 records', async () => {
     const { examples, statistics } = await loadExamples(codeAlpaca, smol, { sequenceLength: 512 })
     expect(statistics).toMatchObject({ examples: 1000, badLines: 0 })
-    expect(smol.decode(examples[0]!.ids)).toBe(
+    expect(smol.decode(examples.at(0).ids)).toBe(
       `${inputHead}\n\n### Instruction:\nWhat are the distinct values from the given list?\n\n### Input:\n` +
         'dataList = [3, 9, 3, 5, 7, 9, 5]\n\n### Response:\nThe distinct values from the given list are 3, 5, 7 and 9.',
     )
@@ -353,4 +354,145 @@ describe.skipIf(!hasSmolLM2 || !existsSync(gsm8k))('real data and SmolLM2 (needs
       },
     ])
   })
+})
+
+const parquet = (name: string) => fileURLToPath(new URL(`../fixtures/parquet/${name}.parquet`, import.meta.url))
+
+// written by pyarrow 26 in row groups of three
+describe('Parquet', () => {
+  test.each(['none', 'snappy', 'gzip', 'brotli', 'zstd', 'lz4'])('compressed by %s', async (name) => {
+    const wanted = Array.from({ length: 7 }, (_, i) => ({
+      text: `<s>${i} + ${i} = ${2 * i}</s>`,
+      learnt: [`${2 * i}</s>`],
+    }))
+    expect(await texts(parquet(name))).toEqual(wanted)
+  })
+
+  test('conversations; columns and fields that are null are absent', async () => {
+    expect((await texts(parquet('messages'), {}, chatml)).map(({ learnt }) => learnt)).toEqual([
+      ['d<|im_end|>'],
+      ['r<|im_end|>'],
+    ])
+  })
+
+  test('a bad row is named, or skipped and counted', async () => {
+    const file = parquet('bad-row')
+    await expect(load(file)).rejects.toMatchObject({
+      code: 'E_DATA',
+      message: expect.stringContaining(`${file}:2`),
+      details: { file, line: 2 },
+    })
+    expect((await load(file, { onBadLine: 'skip' })).statistics).toMatchObject({ examples: 2, badLines: 1 })
+  })
+
+  test('a file without rows is refused', async () => {
+    await expect(load(parquet('empty'))).rejects.toMatchObject({ code: 'E_DATA', message: /is empty/ })
+  })
+
+  const whole = readFileSync(parquet('zstd'))
+  test.each(Array.from({ length: 16 }, (_, i) => [Math.floor((i * whole.length) / 16)]))(
+    'cut to %d bytes',
+    async (length) => {
+      const file = write('cut.parquet', whole.subarray(0, length))
+      await expect(load(file)).rejects.toMatchObject({ code: 'E_DATA', details: { file } })
+    },
+  )
+
+  test('no damaged byte does more than an error about data', async () => {
+    for (let at = 4; at < whole.length; at += 7) {
+      const bytes = Buffer.from(whole)
+      bytes[at]! ^= 0xff
+      const outcome = await load(write('bad.parquet', bytes)).then(
+        (dataset) => dataset.close(),
+        (error) => error,
+      )
+      if (outcome !== undefined) expect(outcome).toMatchObject({ code: 'E_DATA' })
+    }
+  })
+})
+
+describe('duplicates', () => {
+  const file = () =>
+    lines(
+      { prompt: 'one', completion: 'two' },
+      { prompt: ' one', completion: 'two\n' },
+      { prompt: 'one', completion: 'three' },
+      { prompt: 'o', completion: 'ne two' },
+      { instruction: 'one', output: 'two' },
+    )
+
+  test('the first of several that say the same stays', async () => {
+    const { statistics, examples } = await load(file(), { deduplicate: true })
+    expect(statistics).toMatchObject({ examples: 4, duplicates: 1 })
+    expect(tokenizer.decode(examples.at(0).ids)).toBe('onetwo')
+    expect((await load(file())).statistics).toMatchObject({ examples: 5, duplicates: 0 })
+  })
+
+  test('among many, as a Set tells them', () => {
+    fc.assert(
+      fc.property(fc.array(fc.bigInt({ min: 0n, max: 5000n }), { maxLength: 6000, minLength: 3000 }), (values) => {
+        const [seen, set] = [new SeenContents(), new Set<bigint>()]
+        for (const value of values) {
+          const content = Buffer.alloc(8)
+          content.writeBigUInt64BE(value + 1n)
+          expect(seen.add(content)).toBe(!set.has(value))
+          set.add(value)
+        }
+      }),
+      { numRuns: 3 },
+    )
+  })
+})
+
+describe('the held-out split', () => {
+  const records = Array.from({ length: 400 }, (_, i) => ({ prompt: `question ${i}`, completion: `answer ${i % 7}` }))
+  const questions = (examples: Examples) =>
+    Array.from(examples, ({ ids }) => /\d+(?=answer)/.exec(tokenizer.decode(ids))![0])
+
+  test('is the same questions wherever they stand, and about the part that is asked for', async () => {
+    const { held, examples, statistics } = await load(lines(...records), { evalSplit: 0.2 })
+    expect(examples.length + held.length).toBe(400)
+    expect(statistics).toMatchObject({ examples: 400, held: held.length })
+    // 400 draws at 0.2: a standard deviation is 8
+    expect(Math.abs(held.length - 80)).toBeLessThan(40)
+    const moved = await load(lines(...records.toReversed(), { text: 'more' }), { evalSplit: 0.2 })
+    expect(new Set(questions(moved.held))).toEqual(new Set(questions(held)))
+    const larger = await load(lines(...records), { evalSplit: 0.4 })
+    expect(questions(larger.held)).toEqual(expect.arrayContaining(questions(held)))
+  })
+
+  test('keeps all answers to a question on one side', async () => {
+    const twice = records.flatMap((record) => [record, { ...record, completion: 'answer other' }])
+    const { held, examples } = await load(lines(...twice), { evalSplit: 0.5 })
+    const learnt = new Set(questions(examples))
+    expect(questions(held).filter((question) => learnt.has(question))).toEqual([])
+  })
+
+  test('splits running text by the text', async () => {
+    const { held } = await load(lines(...records.map(({ prompt }) => ({ text: prompt }))), { evalSplit: 0.5 })
+    expect(Math.abs(held.length - 200)).toBeLessThan(50)
+  })
+})
+
+test('empty answers are counted', async () => {
+  const { statistics } = await load(lines({ prompt: 'a', completion: ' ' }, { prompt: 'b', completion: 'c' }))
+  expect(statistics).toMatchObject({ examples: 2, empty: 1 })
+})
+
+test('what is loaded takes 12 bytes of memory an example, however long', async () => {
+  setFlagsFromString('--expose-gc')
+  const collectGarbage: () => void = runInNewContext('gc')
+  const held = () => {
+    collectGarbage()
+    const { heapUsed, arrayBuffers } = process.memoryUsage()
+    return heapUsed + arrayBuffers
+  }
+  const file = write('data.jsonl', `${JSON.stringify({ text: 'one '.repeat(50) })}\n`.repeat(3000))
+  await load(lines({ text: 'one' })) // what is made once, such as the tokenizer's tables
+  const before = held()
+  const { examples } = await load(file)
+  expect(held() - before).toBeLessThan(12 * 3000 + 500_000)
+  let tokens = 0
+  for (const { ids } of examples) tokens += ids.length
+  expect(8 * tokens).toBeGreaterThan(2_000_000)
 })

@@ -1,6 +1,14 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { packBestFit, Wrapper } from '../../src/data/packing.ts'
+import type { Example } from '../../src/data/encode.ts'
+import * as packing from '../../src/data/packing.ts'
+
+const { Wrapper } = packing
+
+function packBestFit(lengths: number[], capacity: number): number[][] {
+  const { members, bounds } = packing.packBestFit(Uint32Array.from(lengths), capacity)
+  return Array.from(bounds.slice(1), (end, row) => [...members.slice(bounds[row], end)])
+}
 
 describe('packBestFit', () => {
   const cases = fc.integer({ min: 1, max: 64 }).chain((capacity) =>
@@ -52,15 +60,16 @@ describe('Wrapper', () => {
     const documents = fc.array(fc.array(fc.nat(99), { maxLength: 30 }), { maxLength: 20 })
     fc.assert(
       fc.property(documents, fc.integer({ min: 2, max: 16 }), (texts, length) => {
-        const wrapper = new Wrapper(length)
+        const examples: Example[] = []
+        const wrapper = new Wrapper(length, (example) => examples.push(example))
         for (const text of texts) wrapper.add(text)
         wrapper.end()
         const stream = texts.flat()
         // one token alone has nothing to predict
         const kept = stream.length % length === 1 ? stream.slice(0, -1) : stream
-        expect(wrapper.examples.flatMap(({ ids }) => [...ids])).toEqual(kept)
-        for (const { ids } of wrapper.examples.slice(0, -1)) expect(ids.length).toBe(length)
-        for (const { ids, targets } of wrapper.examples) expect([...targets]).toEqual([...ids.slice(1), -100])
+        expect(examples.flatMap(({ ids }) => [...ids])).toEqual(kept)
+        for (const { ids } of examples.slice(0, -1)) expect(ids.length).toBe(length)
+        for (const { ids, targets } of examples) expect([...targets]).toEqual([...ids.slice(1), -100])
       }),
     )
   })

@@ -1,10 +1,12 @@
 import type { CommandSpec } from '../command.ts'
 import { chat } from './chat.ts'
 import { checkAdapter } from './checkAdapter.ts'
+import { dataPreview } from './data.ts'
 import { doctor } from './doctor.ts'
 import { evaluate } from './evaluate.ts'
 import { generate } from './generate.ts'
 import { plan } from './plan.ts'
+import { report } from './report.ts'
 import { serve } from './serve.ts'
 import { align, exportModel, merge, prune, recover } from './stages.ts'
 import { train } from './train.ts'
@@ -22,6 +24,8 @@ export const commands: readonly CommandSpec[] = [
   generate,
   chat,
   serve,
+  report,
+  dataPreview,
   plan,
   doctor,
 ]

@@ -1,0 +1,12 @@
+import * as api from '../../api/report.ts'
+import { reportOptions } from '../../options.ts'
+import { command } from '../command.ts'
+
+export const report = command({
+  name: 'report',
+  description: 'Write a page about one run or several: curves, memory, samples',
+  options: reportOptions,
+  argument: 'runs',
+  run: async (options) => api.report(options),
+  show: ({ output }) => `wrote ${output}`,
+})
