@@ -1,0 +1,88 @@
+import { addAdapter, loraDefaults } from '../../dist/lora/attach.js'
+import { parseBytes } from '../../dist/memory/bytes.js'
+import { modelBytes, planTraining, planWithin } from '../../dist/memory/planner.js'
+import { Arena } from '../../dist/tensor/arena.js'
+import { gpu, openDevice } from '../../dist/tensor/device.js'
+import { AdamW, adamWDefaults } from '../../dist/train/adamW.js'
+import { trainStep } from '../../dist/train/step.js'
+import { watchGpuMemory } from './machine.mjs'
+import { batchOf, configOf, randomMicroBatch, randomModel } from './models.mjs'
+import { time } from './timing.mjs'
+
+/**
+ * One training run's shape: `model` and `pruned` of models.mjs, `dropout` 0 unless given. With `memory` the planner chooses
+ * what is recomputed within that budget, without it within the free memory; `recompute` leaves it no choice.
+ * @typedef {{ model: string, pruned?: number, microBatchSize: number, sequenceLength: number, rank: number, dropout?: number,
+ *   memory?: string, recompute?: string, device: string, samples?: number }} Training
+ */
+
+/** Tokens per second and bytes of QLoRA steps. @param {Training} options */
+export function measureSteps(options) {
+  const device = openDevice(options.device)
+  const { step, tokens, plan, peakBytes } = prepare(options, device)
+  const losses = []
+  const timing = time(() => losses.push(step()), device, { samples: options.samples })
+  return {
+    tokensPerSecond: Math.round((1000 * tokens) / timing.milliseconds),
+    peakBytes: peakBytes(),
+    plannedBytes: plan.bytes.total,
+    recompute: plan.recompute,
+    dropout: options.dropout ?? 0,
+    firstLoss: losses[0],
+    lastLoss: losses.at(-1),
+    ...timing,
+  }
+}
+
+/** What QLoRA steps take beside what was planned, by our count and by nvidia-smi's. @param {Training} options */
+export async function measureMemory(options) {
+  const device = openDevice(options.device)
+  const onGpu = device.kind === 'cuda'
+  if (onGpu) gpu() // makes the context
+  const contextBytes = onGpu ? await watchGpuMemory()() : 0
+  const stop = onGpu ? watchGpuMemory() : undefined
+  const { step, plan, peakBytes } = prepare(options, device)
+  for (let i = 0; i < 3; i++) step()
+  const processBytes = stop && (await stop()) - contextBytes
+  return {
+    plannedBytes: plan.bytes.total,
+    peakBytes: peakBytes(),
+    ...(stop && { processBytes, contextBytes }),
+    recompute: plan.recompute,
+  }
+}
+
+function prepare(options, device) {
+  const { microBatchSize, sequenceLength, rank, dropout: rate = 0, recompute } = options
+  const config = configOf(options)
+  const lora = { ...loraDefaults, rank, alpha: 2 * rank, dropout: rate }
+  const shape = { quantize: 'nf4', lora, microBatchSize, sequenceLength }
+  const plan = recompute
+    ? planTraining(config, shape, recompute, device)
+    : planWithin(config, shape, 'none', budgetOf(options, device), device)
+
+  const model = randomModel(config, device, 'nf4')
+  const parameters = addAdapter(model, lora, 0)
+  const optimizer = new AdamW(parameters, adamWDefaults)
+  const arena = new Arena(device, plan.bytes.activations)
+  const dropout = { rate, seed: 1 }
+  const trainer = { model, parameters, optimizer, arena, maxGradNorm: 1, recompute: plan.recompute, dropout }
+  const micro = randomMicroBatch(microBatchSize, sequenceLength, config.vocabSize)
+  const batch = batchOf(micro)
+  return {
+    plan,
+    tokens: micro.ids.length,
+    step: () => trainStep(trainer, batch, 1e-4).loss,
+    /** On the GPU by the allocator's count, ops' scratch included; on the CPU the sizes of all tensors and the arena's high water. */
+    peakBytes() {
+      if (device.kind === 'cuda') return gpu().allocatedBytes + gpu().scratchPeakBytes
+      const { tables, projections, norms } = modelBytes(model)
+      return tables + projections + norms + 4 * parameters.values.bytes + arena.measuredPeak
+    },
+  }
+}
+
+function budgetOf({ memory }, device) {
+  const free = device.kind === 'cuda' ? gpu().freeBytes : Number.POSITIVE_INFINITY
+  return memory === undefined ? free : Math.min(free, parseBytes(memory, 'memory'))
+}
