@@ -1,18 +1,24 @@
-import { execFileSync, spawn, spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
+import { setTimeout } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
 import { addon } from '../../dist/native/load.js'
 import { gpu } from '../../dist/tensor/device.js'
 
-/** What a result was measured on and with. Without git, LORAM_COMMIT names the commit. */
+/** What a result was measured on and with. */
 export function machine(device) {
-  const cpu = os.cpus()[0].model
-  const threads = addon().threads()
-  const commit =
-    process.env.LORAM_COMMIT ?? execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim()
   const found = device.kind === 'cuda' ? { gpu: gpu().name, driver: gpu().driver } : {}
-  return { ...found, cpu, threads, node: process.version, commit, date: new Date().toISOString() }
+  const host = { cpu: os.cpus()[0].model, threads: addon().threads(), node: process.version }
+  return { ...found, ...host, commit: commit(), date: new Date().toISOString() }
+}
+
+/** A machine that has the files without git is told by LORAM_COMMIT what it runs. */
+function commit() {
+  const cwd = path.dirname(fileURLToPath(import.meta.url))
+  const git = spawnSync('git', ['rev-parse', '--short', 'HEAD'], { cwd, encoding: 'utf8' })
+  return process.env.LORAM_COMMIT ?? (git.status === 0 ? git.stdout.trim() : 'unknown')
 }
 
 /** The GPU's clocks in MHz, its power in W and temperature in °C as they are now; nothing where nvidia-smi is not. */
@@ -38,9 +44,9 @@ const memoryQueries = [
 
 /**
  * Watches how much GPU memory this process takes as nvidia-smi sees it, also while JavaScript waits for the GPU.
- * @returns {() => Promise<number>} stops, and gives the most that was seen, in bytes
+ * @returns {Promise<() => Promise<number>>} stops, and gives the most that was seen, in bytes
  */
-export function watchGpuMemory() {
+export async function watchGpuMemory() {
   const folder = mkdtempSync(path.join(os.tmpdir(), 'loram-bench-'))
   const watchers = memoryQueries.map(([query, mebibytesOf], i) => {
     const log = path.join(folder, String(i))
@@ -48,8 +54,8 @@ export function watchGpuMemory() {
     const child = spawn('nvidia-smi', options, { stdio: ['ignore', openSync(log, 'w'), 'ignore'] })
     return { child, ended: new Promise((resolve) => child.once('close', resolve)), log, mebibytesOf }
   })
+  await setTimeout(1000) // until they have begun to print
   return async () => {
-    await new Promise((resolve) => setTimeout(resolve, 500))
     const peaks = []
     for (const { child, ended, log, mebibytesOf } of watchers) {
       child.kill()

@@ -1,39 +1,44 @@
 import { addon } from '../../dist/native/load.js'
 import { clocks } from './machine.mjs'
 
-/** So much work is timed at a time where one call is shorter: a clock's tick and a queue's length no longer matter. */
+/** Milliseconds that a sample of short calls lasts at least: a clock's tick and the wait at its end no longer matter. */
 const shortest = 20
 
 /**
- * Times `work` on `device`: two runs that are not counted, then `samples` that are, each ended by an idle device. On the GPU
- * a run of several calls keeps it busy throughout, since calls are queued faster than they are done.
+ * Times `work` on `device`: two runs that are not counted, then `samples` that are, each of `calls` calls and ended by an idle
+ * device. On the GPU a run of many calls keeps it busy throughout, since calls are queued faster than they are done.
  * @param {() => void} work one call
- * @returns {{ milliseconds: number, spread: number, samples: number }} of one call: the median, and the median distance from it
+ * @returns of one call: the median, and the median deviation from it; and the GPU's clocks
  */
 export function time(work, device, { samples = 7, calls = 1 } = {}) {
-  const run = () => {
+  const run = sampler(work, device, calls)
+  run()
+  run()
+  return { ...spreadOf(Array.from({ length: samples }, run)), ...clocks(device) }
+}
+
+/** {@link time} with as many calls a sample as last long enough, a multiple of `multiple`. */
+export function timeShort(work, device, multiple) {
+  const run = sampler(work, device, multiple)
+  run()
+  const calls = multiple * Math.max(1, Math.ceil(shortest / (run() * multiple)))
+  return time(work, device, { calls })
+}
+
+function sampler(work, device, calls) {
+  return () => {
     const began = performance.now()
     for (let i = 0; i < calls; i++) work()
     if (device.kind === 'cuda') addon().synchronize()
     return (performance.now() - began) / calls
   }
-  run()
-  run()
-  const times = Array.from({ length: samples }, run)
-  return { ...spreadOf(times), samples, ...clocks(device) }
 }
 
-/** {@link time} with as many calls a sample as last long enough, a multiple of `multiple`. */
-export function timeShort(work, device, multiple) {
-  const { milliseconds } = time(work, device, { samples: 1, calls: multiple })
-  const calls = multiple * Math.max(1, Math.ceil(shortest / (milliseconds * multiple)))
-  return time(work, device, { calls })
-}
-
-/** The median, and the median absolute deviation from it. */
-export function spreadOf(values) {
-  const milliseconds = median(values)
-  return { milliseconds, spread: median(values.map((value) => Math.abs(value - milliseconds))) }
+/** The median of times, the median absolute deviation from it, and how many there were. */
+export function spreadOf(times) {
+  const milliseconds = median(times)
+  const spread = median(times.map((value) => Math.abs(value - milliseconds)))
+  return { milliseconds, spread, samples: times.length }
 }
 
 function median(values) {

@@ -39,15 +39,14 @@ export async function measureMemory(options) {
   const device = openDevice(options.device)
   const onGpu = device.kind === 'cuda'
   if (onGpu) gpu() // makes the context
-  const contextBytes = onGpu ? await watchGpuMemory()() : 0
-  const stop = onGpu ? watchGpuMemory() : undefined
+  const contextBytes = onGpu && (await (await watchGpuMemory())())
   const { step, plan, peakBytes } = prepare(options, device)
-  for (let i = 0; i < 3; i++) step()
-  const processBytes = stop && (await stop()) - contextBytes
+  const stop = onGpu && (await watchGpuMemory())
+  for (let i = 0; i < 5; i++) step()
   return {
     plannedBytes: plan.bytes.total,
     peakBytes: peakBytes(),
-    ...(stop && { processBytes, contextBytes }),
+    ...(stop && { processBytes: (await stop()) - contextBytes, contextBytes }),
     recompute: plan.recompute,
   }
 }

@@ -22,20 +22,25 @@ import random_llama
 from step_timing import fastest_that_fits, prepare_adapters, time_steps
 
 stock_layer = modeling_llama.LlamaDecoderLayer
-folders = {}
+loaded = {}
 
 
 def load(case):
-    key = str(case["layers"])
-    if key not in folders:
-        folders.clear()
-        folders[key] = tempfile.TemporaryDirectory()
-        # In a process of its own: here transformers is no longer what it was
-        subprocess.run([sys.executable, random_llama.__file__, folders[key].name, json.dumps(case)], check=True)
+    key = f"{case['layers']} {case['rank']}"
+    if key not in loaded:
+        loaded.clear()
+        with tempfile.TemporaryDirectory() as folder:
+            # In a process of its own: here transformers is no longer what it was
+            subprocess.run([sys.executable, random_llama.__file__, folder, json.dumps(case)], check=True)
+            loaded[key] = load_folder(folder, case)
+    return loaded[key]
+
+
+def load_folder(folder, case):
     modeling_llama.LlamaDecoderLayer = lambda config, layer: stock_layer(with_widths(config, case, layer), layer)
     model, _ = FastLanguageModel.from_pretrained(
-        model_name=folders[key].name,
-        max_seq_length=case["sequenceLength"],
+        model_name=folder,
+        max_seq_length=2048,
         dtype=torch.bfloat16,
         load_in_4bit=True,
         local_files_only=True,
@@ -59,7 +64,7 @@ def measure(case):
 
     def attempt(checkpointing):
         if checkpointing == "unsloth":  # keeps layer inputs in host memory
-            apply_unsloth_gradient_checkpointing("unsloth", case["sequenceLength"], torch.bfloat16)
+            apply_unsloth_gradient_checkpointing("unsloth", 2048, torch.bfloat16)
             model.gradient_checkpointing_enable()
         FastLanguageModel.for_training(model, use_gradient_checkpointing=checkpointing)
         return {"checkpointing": checkpointing, **time_steps(case, model, adapters, optimizer, case["model"]["vocab_size"])}

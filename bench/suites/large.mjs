@@ -162,7 +162,7 @@ function timeTokens(generated) {
     if (last !== undefined) times.push(now - last)
     last = now
   }
-  return { ...spreadOf(times), samples: times.length }
+  return spreadOf(times)
 }
 
 function evaluate(model, length) {

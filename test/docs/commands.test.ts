@@ -12,7 +12,8 @@ const notRun: readonly (readonly [RegExp, string])[] = [
   [/^\.ci\/run$/, 'runs these tests'],
   [/^npm run (install:nvcc|build:cuda)$/, 'downloads a compiler, and takes minutes'],
   [/^npm run demo$/, 'test/demo runs it, shortened'],
-  [/^npm run bench:cpu|^node bench\//, 'takes minutes, a model and Python'],
+  [/^npm run bench -- (?!.*(--device cpu|--list|--help))/, 'takes minutes, a GPU or Python'],
+  [/^npm run bench:chart$/, 'test/bench draws one'],
 ]
 
 /** Pages that name models which a reader would have: their commands must be understood, and fail for lack of files alone. */
@@ -34,9 +35,11 @@ describe.each([...new Set(shell.map(({ file }) => file))])('%s', (file) => {
       expect(whatIsMissing(command)).toEqual([])
       return
     }
-    const loram = command.replace(/^(npx )?loram /, `"${process.execPath}" "${path.join(root, 'dist/cli/main.js')}" `)
-    expect(loram, 'only loram itself is run; list other commands above').not.toBe(command)
-    const { status, stderr } = spawnSync('bash', ['-c', loram], { cwd: scratch, encoding: 'utf8' })
+    const run = command
+      .replace(/^(npx )?loram /, `"${process.execPath}" "${path.join(root, 'dist/cli/main.js')}" `)
+      .replace(/^npm run bench -- /, `"${process.execPath}" "${path.join(root, 'bench/run.mjs')}" `)
+    expect(run, 'only loram and its benchmarks are run; list other commands above').not.toBe(command)
+    const { status, stderr } = spawnSync('bash', ['-c', run], { cwd: scratch, encoding: 'utf8' })
     const allowed = illustrative.includes(file) ? [0, missingInput] : [0]
     expect(allowed, stderr).toContain(status)
   })
