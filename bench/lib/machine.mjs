@@ -44,7 +44,7 @@ const memoryQueries = [
 
 /**
  * Watches how much GPU memory this process takes as nvidia-smi sees it, also while JavaScript waits for the GPU.
- * @returns {Promise<() => Promise<number>>} stops, and gives the most that was seen, in bytes
+ * @returns {Promise<() => Promise<number | undefined>>} stops, and gives the most that was seen, in bytes, if nvidia-smi is there
  */
 export async function watchGpuMemory() {
   const folder = mkdtempSync(path.join(os.tmpdir(), 'loram-bench-'))
@@ -52,7 +52,12 @@ export async function watchGpuMemory() {
     const log = path.join(folder, String(i))
     const options = [query, '--format=csv,noheader,nounits', '-i', '0', '--loop-ms=50']
     const child = spawn('nvidia-smi', options, { stdio: ['ignore', openSync(log, 'w'), 'ignore'] })
-    return { child, ended: new Promise((resolve) => child.once('close', resolve)), log, mebibytesOf }
+    return {
+      child,
+      ended: new Promise((resolve) => child.once('error', resolve).once('close', resolve)),
+      log,
+      mebibytesOf,
+    }
   })
   await setTimeout(1000) // until they have begun to print
   return async () => {
@@ -62,9 +67,9 @@ export async function watchGpuMemory() {
       await ended
       const lines = readFileSync(log, 'utf8').trim().split('\n')
       const seen = lines.map((line) => mebibytesOf(line.split(',').map(Number))).filter((value) => value > 0)
-      peaks.push(Math.max(0, ...seen))
+      if (seen.length > 0) peaks.push(2 ** 20 * Math.max(...seen))
     }
     rmSync(folder, { recursive: true })
-    return 2 ** 20 * (peaks.find((peak) => peak > 0) ?? 0)
+    return peaks[0]
   }
 }

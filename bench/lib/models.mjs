@@ -93,10 +93,3 @@ export function randomMicroBatch(rows, length, vocabSize) {
     bounds: Int32Array.from({ length: rows + 1 }, (_, i) => i * length),
   }
 }
-
-export const batchOf = (...microBatches) => ({
-  microBatches,
-  targetCount: microBatches.reduce((sum, { targets }) => sum + targets.length, 0),
-  epoch: 0,
-  examples: [],
-})

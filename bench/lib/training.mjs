@@ -4,16 +4,20 @@ import { modelBytes, planTraining, planWithin } from '../../dist/memory/planner.
 import { Arena } from '../../dist/tensor/arena.js'
 import { gpu, openDevice } from '../../dist/tensor/device.js'
 import { AdamW, adamWDefaults } from '../../dist/train/adamW.js'
-import { trainStep } from '../../dist/train/step.js'
+import { recomputes, trainStep } from '../../dist/train/step.js'
 import { watchGpuMemory } from './machine.mjs'
-import { batchOf, configOf, randomMicroBatch, randomModel } from './models.mjs'
+import { configOf, randomMicroBatch, randomModel } from './models.mjs'
 import { time } from './timing.mjs'
 
+/** What `recompute` can be. */
+export const policies = recomputes
+
 /**
- * One training run's shape: `model` and `pruned` of models.mjs, `dropout` 0 unless given. With `memory` the planner chooses
- * what is recomputed within that budget, without it within the free memory; `recompute` leaves it no choice.
+ * One training run's shape: `model` and `pruned` of models.mjs, `dropout` 0 and `quantize` nf4 unless given. With `memory`
+ * the planner chooses what is recomputed within that budget, without it within the free memory; `recompute` leaves it no
+ * choice.
  * @typedef {{ model: string, pruned?: number, microBatchSize: number, sequenceLength: number, rank: number, dropout?: number,
- *   memory?: string, recompute?: string, device: string, samples?: number }} Training
+ *   quantize?: string, memory?: string, recompute?: string, device: string, samples?: number }} Training
  */
 
 /** Tokens per second and bytes of QLoRA steps. @param {Training} options */
@@ -46,42 +50,41 @@ export async function measureMemory(options) {
   return {
     plannedBytes: plan.bytes.total,
     peakBytes: peakBytes(),
-    ...(stop && { processBytes: (await stop()) - contextBytes, contextBytes }),
+    ...(contextBytes && { processBytes: (await stop()) - contextBytes, contextBytes }),
     recompute: plan.recompute,
   }
 }
 
 function prepare(options, device) {
-  const { microBatchSize, sequenceLength, rank, dropout: rate = 0, recompute } = options
+  const { microBatchSize, sequenceLength, rank, dropout: rate = 0, quantize = 'nf4' } = options
   const config = configOf(options)
   const lora = { ...loraDefaults, rank, alpha: 2 * rank, dropout: rate }
-  const shape = { quantize: 'nf4', lora, microBatchSize, sequenceLength }
-  const plan = recompute
-    ? planTraining(config, shape, recompute, device)
-    : planWithin(config, shape, 'none', budgetOf(options, device), device)
+  const plan = planOf(config, { quantize, lora, microBatchSize, sequenceLength }, options, device)
 
-  const model = randomModel(config, device, 'nf4')
+  const model = randomModel(config, device, quantize)
   const parameters = addAdapter(model, lora, 0)
   const optimizer = new AdamW(parameters, adamWDefaults)
   const arena = new Arena(device, plan.bytes.activations)
   const dropout = { rate, seed: 1 }
   const trainer = { model, parameters, optimizer, arena, maxGradNorm: 1, recompute: plan.recompute, dropout }
   const micro = randomMicroBatch(microBatchSize, sequenceLength, config.vocabSize)
-  const batch = batchOf(micro)
+  const batch = { microBatches: [micro], targetCount: micro.targets.length, epoch: 0, examples: [] }
   return {
     plan,
     tokens: micro.ids.length,
     step: () => trainStep(trainer, batch, 1e-4).loss,
-    /** On the GPU by the allocator's count, ops' scratch included; on the CPU the sizes of all tensors and the arena's high water. */
+    /** On the GPU by the allocator's count, ops' scratch included; on the CPU what all tensors and the arena hold. */
     peakBytes() {
       if (device.kind === 'cuda') return gpu().allocatedBytes + gpu().scratchPeakBytes
       const { tables, projections, norms } = modelBytes(model)
-      return tables + projections + norms + 4 * parameters.values.bytes + arena.measuredPeak
+      return tables + projections + norms + 4 * parameters.values.bytes + arena.peak
     },
   }
 }
 
-function budgetOf({ memory }, device) {
+function planOf(config, shape, { memory, recompute }, device) {
+  if (recompute) return planTraining(config, shape, recompute, device)
   const free = device.kind === 'cuda' ? gpu().freeBytes : Number.POSITIVE_INFINITY
-  return memory === undefined ? free : Math.min(free, parseBytes(memory, 'memory'))
+  const budget = memory === undefined ? free : Math.min(free, parseBytes(memory, 'memory'))
+  return planWithin(config, shape, 'none', budget, device)
 }

@@ -1,20 +1,17 @@
 import { generateDefaults, generateTokens } from '../../dist/infer/generate.js'
 import { evaluateLoss } from '../../dist/infer/perplexity.js'
-import { addAdapter, loraDefaults } from '../../dist/lora/attach.js'
 import { arenaFor } from '../../dist/memory/measure.js'
-import { planTraining } from '../../dist/memory/planner.js'
-import { Arena } from '../../dist/tensor/arena.js'
 import { cpu } from '../../dist/tensor/device.js'
-import { AdamW, adamWDefaults } from '../../dist/train/adamW.js'
-import { trainStep } from '../../dist/train/step.js'
 import { neverAborted } from '../../dist/worker/protocol.js'
-import { batchOf, configJson, configOf, randomMicroBatch, randomModel } from '../lib/models.mjs'
+import { configJson, configOf, randomMicroBatch, randomModel } from '../lib/models.mjs'
 import { peerFields, startPeer } from '../lib/peer.mjs'
 import { time } from '../lib/timing.mjs'
+import { measureSteps } from '../lib/training.mjs'
 
 export const description = 'SmolLM2-135M with random weights in f32 on the CPU, beside transformers and PEFT'
 
 const model = 'smollm2-135m'
+const samples = 5
 
 export const casesFor = () => [
   { case: 'forward-4x512', work: 'forward', rows: 4, length: 512 },
@@ -46,26 +43,17 @@ const measure = {
     const large = smollm2()
     const micro = randomMicroBatch(rows, length, large.config.vocabSize)
     const arena = arenaFor(large, (twin, meta) => evaluateLoss(twin, meta, [micro], neverAborted))
-    return time(() => evaluateLoss(large, arena, [micro], neverAborted), cpu, { samples: 5 })
+    return time(() => evaluateLoss(large, arena, [micro], neverAborted), cpu, { samples })
   },
   /** After a prompt of 16 tokens. */
   decode({ length }) {
     const large = smollm2()
     const { ids } = randomMicroBatch(1, 16, large.config.vocabSize)
     const options = { ...generateDefaults, maxNewTokens: length }
-    return time(() => Array.from(generateTokens(large, Array.from(ids), options)), cpu, { samples: 5 })
+    return time(() => Array.from(generateTokens(large, Array.from(ids), options)), cpu, { samples })
   },
   step({ rows, length }) {
-    const large = smollm2()
-    const lora = { ...loraDefaults, dropout: 0 }
-    const shape = { quantize: 'none', lora, microBatchSize: rows, sequenceLength: length }
-    const { bytes } = planTraining(large.config, shape, 'none', cpu)
-    const parameters = addAdapter(large, lora, 1)
-    const optimizer = new AdamW(parameters, adamWDefaults)
-    const arena = new Arena(cpu, bytes.activations)
-    const dropout = { rate: 0, seed: 1 }
-    const trainer = { model: large, parameters, optimizer, arena, maxGradNorm: 1, recompute: 'none', dropout }
-    const batch = batchOf(randomMicroBatch(rows, length, large.config.vocabSize))
-    return time(() => trainStep(trainer, batch, 1e-4), cpu, { samples: 5 })
+    const shape = { model, microBatchSize: rows, sequenceLength: length, rank: 8, quantize: 'none' }
+    return measureSteps({ ...shape, recompute: 'none', device: 'cpu', samples })
   },
 }

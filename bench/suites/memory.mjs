@@ -1,6 +1,5 @@
-import { recomputes } from '../../dist/train/step.js'
 import { isolated } from '../lib/isolated.mjs'
-import { measureMemory } from '../lib/training.mjs'
+import { measureMemory, policies } from '../lib/training.mjs'
 
 export { measureMemory }
 
@@ -20,7 +19,7 @@ const allowed = { peakBytes: 0.01, processBytes: 0.05 }
 /** Every policy of the planner at every shape. */
 export const casesFor = ({ kind }) =>
   shapes[kind].flatMap(({ name, ...shape }) =>
-    recomputes.map((recompute) => ({ case: `memory-${name}-${recompute}`, ...shape, recompute })),
+    policies.map((recompute) => ({ case: `memory-${name}-${recompute}`, ...shape, recompute })),
   )
 
 export async function* run(cases, { device }) {
