@@ -9,6 +9,9 @@ const sigmas = 3
 /** ... and by more than this fraction, which clocks and other tenants move a median by from run to run. */
 const leastSlowdown = 0.03
 
+/** Noise hides no more than this fraction: samples so far apart do not show that nothing changed. */
+const mostNoise = 0.5
+
 /** Bytes are counted, not sampled: any growth is real, and only rounding is let through. */
 const leastGrowth = 0.001
 
@@ -18,7 +21,7 @@ const leastGrowth = 0.001
  */
 export function noiseOf(before, after) {
   const measured = sigmas * deviations * Math.hypot(before.spread ?? 0, after.spread ?? 0)
-  return Math.max(measured, leastSlowdown * before.milliseconds)
+  return before.milliseconds * Math.min(mostNoise, Math.max(measured / before.milliseconds, leastSlowdown))
 }
 
 /**
