@@ -44,23 +44,19 @@ export function keptOf(config, ratio) {
 }
 
 /** A model with weights of the size that training starts from, made where it lies: nothing is read or copied. */
-export function randomModel(config, device, quantize) {
+export function randomModel(config, device, { quantize, quantizeTables = false }) {
   let stream = 0
-  const normal = (shape, dtype) => {
-    const tensor = device.empty(shape, dtype)
-    fillRandom(tensor, 0.02, stream++)
-    return tensor
+  const matrix = (shape, toNf4) => {
+    const weight = device.empty(shape, toNf4 ? 'f32' : heldDtype(device, config.dtype))
+    fillRandom(weight, 0.02, stream++)
+    if (!toNf4) return weight
+    const packed = quantizeNf4(weight)
+    weight.dispose()
+    return packed
   }
-  const table = (_name, shape) => normal(shape, heldDtype(device, config.dtype))
   return buildModel(config, device, {
-    table,
-    linear: (name, shape) => {
-      if (quantize === 'none') return table(name, shape)
-      const weight = normal(shape, 'f32')
-      const packed = quantizeNf4(weight)
-      weight.dispose()
-      return packed
-    },
+    table: (_name, shape) => matrix(shape, quantizeTables),
+    linear: (_name, shape) => matrix(shape, quantize === 'nf4'),
     norm: (_name, [width]) => tensorFrom(device, new Float32Array(width).fill(1)),
   })
 }

@@ -61,7 +61,7 @@ function prepare(options, device) {
   const lora = { ...loraDefaults, rank, alpha: 2 * rank, dropout: rate }
   const plan = planOf(config, { quantize, lora, microBatchSize, sequenceLength }, options, device)
 
-  const model = randomModel(config, device, quantize)
+  const model = randomModel(config, device, { quantize, quantizeTables: plan.quantizeTables })
   const parameters = addAdapter(model, lora, 0)
   const optimizer = new AdamW(parameters, adamWDefaults)
   const arena = new Arena(device, plan.bytes.activations)

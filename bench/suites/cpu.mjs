@@ -36,7 +36,7 @@ export async function* run(cases, { python }) {
   await peer?.close()
 }
 
-const smollm2 = () => randomModel(configOf({ model }), cpu, 'none')
+const smollm2 = () => randomModel(configOf({ model }), cpu, { quantize: 'none' })
 
 const measure = {
   forward({ rows, length }) {

@@ -38,7 +38,7 @@ export function measureLarge({ model: name, pruned, rank, prompt, generated, eva
   const config = { ...configOf({ model: name }), eosTokenIds: [] }
   const pruning = pruningOf(config, pruned)
   const recovered = recoverAdapter(randomAdapter(prunedConfig(config, pruning.kept), rank), pruning)
-  const model = randomModel(config, device, 'nf4')
+  const model = randomModel(config, device, { quantize: 'nf4' })
   attachAdapter(model, recovered)
 
   const { ids } = randomMicroBatch(1, prompt, config.vocabSize)
