@@ -13,7 +13,13 @@ const child = fileURLToPath(new URL('isolatedChild.mjs', import.meta.url))
 export function isolated(module, name, argument) {
   return new Promise((resolve) => {
     const running = fork(child, [module, name, JSON.stringify(argument)], { stdio: ['ignore', 2, 2, 'ipc'] })
-    running.once('message', resolve)
-    running.once('exit', (code, signal) => resolve({ failure: `${name} ended with ${signal ?? `exit code ${code}`}` }))
+    let result
+    running.once('message', (message) => {
+      result = message
+    })
+    // Not before it is gone: until then it holds memory
+    running.once('exit', (code, signal) =>
+      resolve(result ?? { failure: `${name} ended with ${signal ?? `exit code ${code}`}` }),
+    )
   })
 }

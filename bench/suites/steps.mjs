@@ -14,18 +14,18 @@ const pruned = { model: 'llama-70b', pruned: 0.85, microBatchSize: 4, sequenceLe
 const tiny = { model: 'tiny', pruned: 0.5, microBatchSize: 2, sequenceLength: 64, rank: 4 }
 
 /**
- * `memory` is a budget, within which the planner chooses: what the fastest peer took of an H200 at the same shape, and for
- * `-small` the least that one took. Peers train without dropout, so these cases do too.
+ * `memory` is a budget, within which the planner chooses: a percent less than the fastest peer took of an H200, and for
+ * `-small` than the least that any took; of 70B, less than that. Peers train without dropout, so these cases do too.
  */
 const cases = {
   cuda: [
-    { case: 'qlora-8b-2x2048-r16', ...large, memory: '22.6 GB' },
-    { case: 'qlora-8b-2x2048-r16-small', ...large, memory: '7.6 GB' },
-    { case: 'qlora-8b-4x512-r16', ...medium, memory: '14.8 GB' },
-    { case: 'qlora-8b-4x512-r16-small', ...medium, memory: '7.6 GB' },
-    { case: 'qlora-8b-4x512-r16-dropout', ...medium, memory: '14.8 GB', dropout: 0.05 },
-    { case: 'qloram-70b-4x512-r8', ...pruned, memory: '25 GB' },
-    { case: 'qloram-70b-4x512-r8-small', ...pruned, memory: '11 GiB' },
+    { case: 'qlora-8b-2x2048-r16', ...large, memory: '22.4 GB' },
+    { case: 'qlora-8b-2x2048-r16-small', ...large, memory: '7.5 GB' },
+    { case: 'qlora-8b-4x512-r16', ...medium, memory: '14.6 GB' },
+    { case: 'qlora-8b-4x512-r16-small', ...medium, memory: '7.5 GB' },
+    { case: 'qlora-8b-4x512-r16-dropout', ...medium, memory: '14.6 GB', dropout: 0.05 },
+    { case: 'qloram-70b-4x512-r8', ...pruned, memory: '24.8 GB' },
+    { case: 'qloram-70b-4x512-r8-small', ...pruned, memory: '10.9 GiB' },
   ],
   cpu: [
     { case: 'qloram-tiny-2x64-r4', ...tiny },
