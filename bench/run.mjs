@@ -15,6 +15,7 @@ import * as scaling from './suites/scaling.mjs'
 import * as steps from './suites/steps.mjs'
 
 const suites = { cpu, kernels, steps, memory, scaling, large }
+const withPeers = [cpu, kernels, steps]
 const descriptions = Object.entries(suites).map(([name, { description }]) => `  ${name.padEnd(9)}${description}`)
 
 await new Command('bench')
@@ -36,7 +37,7 @@ async function bench(name, names, { device: deviceName, peer: python, compare, o
   const cases = select(suite.casesFor(device), names, command)
   if (list) return console.log(cases.map(labelOf).join('\n'))
   const baseline = compare && readResults(compare)
-  if (!python) console.error('no peer is measured: --peer names a Python that has them')
+  if (!python && withPeers.includes(suite)) console.error('no peer is measured: --peer names a Python that has them')
 
   const file = output ?? fileURLToPath(new URL(`results/${name}.jsonl`, import.meta.url))
   const results = []

@@ -57,7 +57,7 @@ export function randomModel(config, device, { quantize, quantizeTables = false }
   return buildModel(config, device, {
     table: (_name, shape) => matrix(shape, quantizeTables),
     linear: (_name, shape) => matrix(shape, quantize === 'nf4'),
-    norm: (_name, [width]) => tensorFrom(device, new Float32Array(width).fill(1)),
+    vector: (_name, [width]) => tensorFrom(device, new Float32Array(width).fill(1)),
   })
 }
 

@@ -56,9 +56,9 @@ async function measurePeers(cases, device, python) {
   for (const trainer of trainers) {
     const peer = startPeer(python, ...trainer.split(' '))
     for (const options of asked) {
-      const { model, layers } = { model: configJson(options.model), layers: configOf(options).layers }
+      const shape = { model: configJson(options.model), layers: configOf(options).layers }
       const small = options.case.endsWith('-small')
-      const answer = await peer.ask({ ...options, model, layers, small, device: device.kind })
+      const answer = await peer.ask({ ...options, ...shape, small, device: device.kind })
       if (answer) {
         const { name, ...result } = answer
         measured.get(options.case)[name] = result
