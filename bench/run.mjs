@@ -33,7 +33,7 @@ await new Command('bench')
 
 async function bench(name, names, { device: deviceName, peer: python, compare, output, list }, command) {
   const suite = suites[name]
-  const device = openDevice(deviceName)
+  const device = openDevice(suite === cpu ? 'cpu' : deviceName)
   const cases = select(suite.casesFor(device), names, command)
   if (list) return console.log(cases.map(labelOf).join('\n'))
   const baseline = compare && readResults(compare)

@@ -87,11 +87,7 @@ export async function* run(cases, { device, python }) {
   const peer = startPeer(python, 'kernels_peer.py')
   const arena = new Arena(device, device.kind === 'cuda' ? 2 ** 32 : 2 ** 30)
   for (const options of cases) {
-    const mark = arena.mark()
-    const works = prepare[options.case](options, arena)
-    let next = 0
-    const timing = timeShort(() => works[next++ % works.length](), device, works.length)
-    arena.release(mark)
+    const timing = timeKernel(options, arena, device)
     const { peers = {} } = (await peer?.ask({ ...options, rotated: rotated[device.kind], device: device.kind })) ?? {}
     const [reference] = Object.keys(peers)
     yield {
@@ -101,6 +97,19 @@ export async function* run(cases, { device, python }) {
     }
   }
   await peer?.close()
+}
+
+function timeKernel(options, arena, device) {
+  const mark = arena.mark()
+  try {
+    const works = prepare[options.case](options, arena)
+    let next = 0
+    return timeShort(() => works[next++ % works.length](), device, works.length)
+  } catch (error) {
+    return { failure: error.message }
+  } finally {
+    arena.release(mark)
+  }
 }
 
 /** Each gives functions that do the same work on equal inputs in different places. */
