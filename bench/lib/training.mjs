@@ -1,10 +1,12 @@
 import { addAdapter, loraDefaults } from '../../dist/lora/attach.js'
-import { parseBytes } from '../../dist/memory/bytes.js'
-import { modelBytes, planTraining, planWithin } from '../../dist/memory/planner.js'
+import { memoryBudget, planWithin } from '../../dist/memory/budget.js'
+import { modelBytes } from '../../dist/memory/planner.js'
 import { Arena } from '../../dist/tensor/arena.js'
 import { gpu, openDevice } from '../../dist/tensor/device.js'
 import { AdamW, adamWDefaults } from '../../dist/train/adamW.js'
-import { recomputes, trainStep } from '../../dist/train/step.js'
+import { hostInputs } from '../../dist/train/layerInputs.js'
+import { describeRecompute, recomputes } from '../../dist/train/recompute.js'
+import { trainStep } from '../../dist/train/step.js'
 import { watchGpuMemory } from './machine.mjs'
 import { configOf, randomMicroBatch, randomModel } from './models.mjs'
 import { time } from './timing.mjs'
@@ -30,7 +32,8 @@ export function measureSteps(options) {
     tokensPerSecond: Math.round((1000 * tokens) / timing.milliseconds),
     peakBytes: peakBytes(),
     plannedBytes: plan.bytes.total,
-    recompute: plan.recompute,
+    recompute: describeRecompute(plan.recompute),
+    hostBytes: plan.bytes.host,
     dropout: options.dropout ?? 0,
     firstLoss: losses[0],
     lastLoss: losses.at(-1),
@@ -51,7 +54,7 @@ export async function measureMemory(options) {
     plannedBytes: plan.bytes.total,
     peakBytes: peakBytes(),
     ...(contextBytes && { processBytes: (await stop()) - contextBytes, contextBytes }),
-    recompute: plan.recompute,
+    recompute: describeRecompute(plan.recompute),
   }
 }
 
@@ -65,8 +68,10 @@ function prepare(options, device) {
   const parameters = addAdapter(model, lora, 0)
   const optimizer = new AdamW(parameters, adamWDefaults)
   const arena = new Arena(device, plan.bytes.activations)
+  const { recompute } = plan
+  const host = hostInputs(device, recompute, microBatchSize * sequenceLength, config.hiddenSize)
   const dropout = { rate, seed: 1 }
-  const trainer = { model, parameters, optimizer, arena, maxGradNorm: 1, recompute: plan.recompute, dropout }
+  const trainer = { model, parameters, optimizer, arena, host, maxGradNorm: 1, recompute, dropout }
   const micro = randomMicroBatch(microBatchSize, sequenceLength, config.vocabSize)
   const batch = { microBatches: [micro], targetCount: micro.targets.length, epoch: 0, examples: [] }
   return {
@@ -83,8 +88,6 @@ function prepare(options, device) {
 }
 
 function planOf(config, shape, { memory, recompute }, device) {
-  if (recompute) return planTraining(config, shape, recompute, device)
-  const free = device.kind === 'cuda' ? gpu().freeBytes : Number.POSITIVE_INFINITY
-  const budget = memory === undefined ? free : Math.min(free, parseBytes(memory, 'memory'))
-  return planWithin(config, shape, 'none', budget, device)
+  const choice = recompute ? { recompute, offload: false } : { recompute: 'auto' }
+  return planWithin(config, shape, choice, memoryBudget(memory, device.kind === 'cuda'), device)
 }
