@@ -13,8 +13,10 @@ const notRun: readonly (readonly [RegExp, string])[] = [
   [/^\.ci\/run$/, 'runs these tests'],
   [/^npm run (install:nvcc|build:cuda)$/, 'downloads a compiler, and takes minutes'],
   [/^npm run demo$/, 'test/demo runs it, shortened'],
-  [/^npm run bench:(cpu|serve)|^node bench\//, 'takes minutes, a model and Python'],
   [/^lm_eval /, 'needs Python; test/interop runs it'],
+  [/^npm run bench -- (?!.*(--device cpu|--list|--help))/, 'takes minutes, a GPU or Python'],
+  [/^npm run bench:chart$/, 'test/bench draws one'],
+  [/^npm run bench:serve /, 'takes minutes'],
 ]
 
 /** Pages that name models which a reader would have: their commands must be understood, and fail for lack of files alone. */
@@ -42,9 +44,11 @@ describe.each([...new Set(shell.map(({ file }) => file))])('%s', (file) => {
       expect(whatIsMissing(command)).toEqual([])
       return
     }
-    const isRun = /\bloram |^curl /.test(command)
-    expect(isRun, 'only loram itself is run, and its server asked; list other commands above').toBe(true)
-    const loram = command.replace(/(npx )?\bloram /, `"${process.execPath}" "${path.join(root, 'dist/cli/main.js')}" `)
+    const isRun = /\bloram |^curl |^npm run bench -- /.test(command)
+    expect(isRun, 'only loram, its benchmarks and requests to its server are run; list others above').toBe(true)
+    const loram = command
+      .replace(/(npx )?\bloram /, `"${process.execPath}" "${path.join(root, 'dist/cli/main.js')}" `)
+      .replace(/^npm run bench -- /, `"${process.execPath}" "${path.join(root, 'bench/run.mjs')}" `)
     if (/^npx loram serve /.test(command)) {
       server = await startServer(loram, scratch)
       return

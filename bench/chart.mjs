@@ -1,0 +1,78 @@
+#!/usr/bin/env node
+// Draws the newest results of the suite `scaling`: tokens per second and memory along each axis.
+//   npm run bench:chart -- [RESULTS] [SVG]     default bench/results/scaling.jsonl, docs/scaling.svg
+import { existsSync, writeFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { scaleLinear, scaleLog } from 'd3-scale'
+import { line } from 'd3-shape'
+import { readResults } from './lib/results.mjs'
+import { axesFor } from './suites/scaling.mjs'
+
+const here = (name) => fileURLToPath(new URL(name, import.meta.url))
+const [file = here('results/scaling.jsonl'), output = here('../docs/scaling.svg')] = process.argv.slice(2)
+const lines = existsSync(file) ? readResults(file) : []
+if (lines.length === 0) {
+  console.error(`${file} has no results: npm run bench -- scaling`)
+  process.exit(1)
+}
+
+const titles = {
+  sequenceLength: () => 'tokens of one sequence',
+  microBatchSize: ({ sequenceLength }) => `sequences of ${sequenceLength} tokens`,
+  rank: () => 'rank',
+}
+const { gpu, cpu } = lines.at(-1)
+const byCase = new Map(lines.filter((line) => line.gpu === gpu && line.cpu === cpu).map((line) => [line.case, line]))
+
+const [width, height] = [340, 200]
+const margin = { top: 24, right: 24, bottom: 40, left: 72 }
+
+/** Tokens per second above memory, both from zero, so that heights compare. */
+const charts = axesFor({ kind: gpu ? 'cuda' : 'cpu' }).flatMap(({ along, cases }, column) => {
+  const measured = cases.flatMap((options) => byCase.get(options.case) ?? [])
+  const x = scaleLog([cases[0][along], cases.at(-1)[along]], [margin.left, width - margin.right]).base(2)
+  const ticks = cases.map((options) => options[along])
+  const place = (row, title, valueOf) => {
+    const points = measured.map((result) => [result[along], valueOf(result)])
+    const xTitle = row === 1 ? titles[along](cases[0]) : ''
+    return `<g transform="translate(${column * width}, ${24 + row * height})">${chart(x, ticks, points, title, xTitle)}</g>`
+  }
+  return [
+    place(0, 'tokens per second', ({ tokensPerSecond }) => tokensPerSecond),
+    place(1, 'GB at the peak', ({ peakBytes }) => peakBytes / 1e9),
+  ]
+})
+
+function chart(x, ticks, points, title, xTitle) {
+  const most = Math.max(0, ...points.map(([, value]) => value))
+  const y = scaleLinear([0, most || 1], [height - margin.bottom, margin.top]).nice(4)
+  const path = line(
+    ([along]) => x(along),
+    ([, value]) => y(value),
+  )
+  const bottom = height - margin.bottom
+  return [
+    `<text x="${margin.left}" y="14">${title}</text>`,
+    ...y
+      .ticks(4)
+      .flatMap((tick) => [
+        `<line x1="${margin.left}" x2="${width - margin.right}" y1="${y(tick)}" y2="${y(tick)}" stroke="#ddd"/>`,
+        `<text x="${margin.left - 8}" y="${y(tick)}" dy=".32em" text-anchor="end">${y.tickFormat(4)(tick)}</text>`,
+      ]),
+    ...ticks.map((tick) => `<text x="${x(tick)}" y="${bottom + 16}" text-anchor="middle">${tick}</text>`),
+    `<text x="${(margin.left + width - margin.right) / 2}" y="${bottom + 34}" text-anchor="middle">${xTitle}</text>`,
+    `<path d="${path(points) ?? ''}" fill="none" stroke="#2563eb" stroke-width="2"/>`,
+    ...points.map(([along, value]) => `<circle cx="${x(along)}" cy="${y(value)}" r="3" fill="#2563eb"/>`),
+  ].join('')
+}
+
+const columns = charts.length / 2
+writeFileSync(
+  output,
+  `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${columns * width} ${24 + 2 * height}" font-family="sans-serif" font-size="11">
+<rect width="100%" height="100%" fill="white"/><text x="${margin.left}" y="16" font-size="13">QLoRA steps, ${gpu ?? cpu}</text>
+${charts.join('\n')}
+</svg>
+`,
+)
+console.log(output)
