@@ -1,10 +1,12 @@
 import { batchStream, evaluationBatches } from '../data/batches.ts'
 import type { Example } from '../data/encode.ts'
+import type { PruningPlan } from '../formats/pruningJson.ts'
 import { evaluateLoss } from '../infer/perplexity.ts'
 import type { Adapter } from '../lora/adapter.ts'
 import { adapterFrom, addAdapter } from '../lora/attach.ts'
 import type { MemoryPlan } from '../memory/planner.ts'
 import type { Model } from '../model/model.ts'
+import type { OpenCheckpoint } from '../model/open.ts'
 import type { ResolvedOptions } from '../options.ts'
 import { Arena } from '../tensor/arena.ts'
 import { disposing } from '../tensor/disposing.ts'
@@ -14,12 +16,17 @@ import type { Progress } from './checkpoint.ts'
 import type { RunEvent } from './events.ts'
 import { hostInputs } from './layerInputs.ts'
 import { runLoop } from './loop.ts'
+import { Rotation, type RotationOptions } from './rotation.ts'
 
 /** Steps that `epochs` over `examples` take, unless `maxSteps` is less. */
 export const totalSteps = ({ epochs, maxSteps }: ResolvedOptions['train'], batchesPerEpoch: number): number =>
   Math.min(Math.ceil(epochs * batchesPerEpoch), maxSteps ?? Number.POSITIVE_INFINITY)
 
-/** Trains a new adapter on `model` and gives it back with the widths that the model has. */
+/**
+ * Trains a new adapter on `model` and gives it back with the widths that the model has, or, where the model is a slice that
+ * changes, with those of the original.
+ * @param rotating the original, and the plan of the first slice
+ */
 export function trainAdapter(
   model: Model,
   examples: { train: readonly Example[]; eval?: readonly Example[] },
@@ -27,6 +34,7 @@ export function trainAdapter(
   plan: MemoryPlan,
   folder: string,
   context: Context<RunEvent>,
+  rotating?: { original: OpenCheckpoint; plan: PruningPlan } & RotationOptions,
 ): { adapter: Adapter; progress: Progress } {
   const { data, lora, train, seed, resume } = options
   const { microBatchSize, weightDecay, maxGradNorm } = train
@@ -37,18 +45,22 @@ export function trainAdapter(
   const { batchesPerEpoch } = batchStream(examples.train, streamOptions)
   const held = examples.eval
   return disposing((own) => {
-    const parameters = own(addAdapter(model, lora, seed))
+    const settings = rotating && { ...rotating, quantize: options.quantize, seed }
+    const rotation = settings && own(new Rotation(model, settings.original, settings.plan, lora, settings))
+    const parameters = rotation?.parameters ?? own(addAdapter(model, lora, seed))
     const optimizer = own(new AdamW(parameters, { ...adamWDefaults, weightDecay }))
     const arena = own(new Arena(device, bytes.activations))
     const host = own(hostInputs(device, recompute, microBatchSize * sequenceLength, config.hiddenSize))
     const dropout = { rate: lora.dropout, seed }
     // In the arena of a step, which is empty between steps and never needs less.
-    const evaluate = (held: readonly Example[]) =>
-      evaluateLoss(model, arena, evaluationBatches(held, { microBatchSize, sequenceLength }), context.signal)
+    const evaluate = (held: readonly Example[]) => {
+      rotation?.before(optimizer.step)
+      return evaluateLoss(model, arena, evaluationBatches(held, { microBatchSize, sequenceLength }), context.signal)
+    }
     const progress = runLoop(
       {
         stage: 'train',
-        trainer: { model, parameters, optimizer, arena, host, maxGradNorm, recompute, dropout },
+        trainer: { model, parameters, rotation, optimizer, arena, host, maxGradNorm, recompute, dropout },
         batches: (state) => batchStream(examples.train, streamOptions, state),
         schedule: { ...train, totalSteps: totalSteps(train, batchesPerEpoch) },
         folder,

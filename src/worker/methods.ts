@@ -9,12 +9,13 @@ import type { Evaluation } from '../infer/perplexity.ts'
 import { scoreTask, type TaskScore } from '../infer/tasks/index.ts'
 import { writeMerged } from '../lora/merge.ts'
 import { recoverAdapter } from '../lora/recover.ts'
+import { scaleAdapter } from '../lora/scale.ts'
 import { openModelFolder } from '../model/open.ts'
 import type * as options from '../options.ts'
 import { pruneModel } from '../prune/prune.ts'
 import { openDevice } from '../tensor/device.ts'
 import { loadTokenizer } from '../tokenizer/tokenizer.ts'
-import { alignedNames, alignModel, openTrainable, writeAligned } from '../train/align.ts'
+import { align } from '../train/align.ts'
 import type { RunEvent } from '../train/events.ts'
 import { type TrainResult, trainLoRAMRun } from '../train/run.ts'
 import type { Context } from './protocol.ts'
@@ -37,16 +38,14 @@ export const methods = {
   async align(given: Options<typeof options.alignCommandOptions>, context: Context<RunEvent>): Promise<void> {
     const source = openModelFolder(given.model)
     const { examples } = await corpusExamples(given.data, loadTokenizer(given.model), given.sequenceLength)
-    const trainable = openTrainable(source, alignedNames(source), openDevice(given.device))
-    alignModel(trainable, examples, given, `${given.output}.checkpoints`, context)
-    writeAligned(source.checkpoint, trainable.parameters, given.output)
+    align(source, examples, given, openDevice(given.device), `${given.output}.checkpoints`, given.output, context)
   },
 
   async recover(given: Options<typeof options.recoverCommandOptions>, _context: Context<never>): Promise<void> {
     const file = given.pruning.endsWith('.json') ? given.pruning : path.join(given.pruning, 'pruning.json')
     const plan = readPruning(file)
     const recovered = recoverAdapter(readAdapter(given.adapter), plan, given.fill)
-    writeAdapter(given.output, recovered)
+    writeAdapter(given.output, scaleAdapter(recovered, given.scale))
   },
 
   async merge(given: Options<typeof options.mergeCommandOptions>, _context: Context<never>): Promise<void> {
