@@ -32,8 +32,8 @@ const charts = axesFor({ kind: gpu ? 'cuda' : 'cpu' }).flatMap(({ along, cases }
   const measured = cases.flatMap((options) => byCase.get(options.case) ?? [])
   const x = scaleLog([cases[0][along], cases.at(-1)[along]], [margin.left, width - margin.right]).base(2)
   const ticks = cases.map((options) => options[along])
-  const place = (row, title, valueOf) => {
-    const points = measured.map((result) => [result[along], valueOf(result)])
+  const place = (row, title, measure) => {
+    const points = measured.map((result) => [result[along], measure(result)])
     const xTitle = row === 1 ? titles[along](cases[0]) : ''
     return `<g transform="translate(${column * width}, ${24 + row * height})">${chart(x, ticks, points, title, xTitle)}</g>`
   }

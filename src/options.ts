@@ -1,14 +1,25 @@
 import { z } from 'zod'
 import { consumers } from './export/adapterRules.ts'
 import { type ExportType, exportTypes } from './export/encode.ts'
+import { groupPatterns } from './formats/pruningJson.ts'
 import { loraDefaults, targetModules } from './lora/attach.ts'
-import { fills } from './lora/recover.ts'
+import { type Fill, fills } from './lora/recover.ts'
 import { quantizations } from './model/weights.ts'
+import { allocations } from './prune/budget.ts'
 import { groupings } from './prune/importance.ts'
-import { importances, pruneMethods } from './prune/methods.ts'
+import {
+  type Criterion,
+  criteria,
+  criteriaOf,
+  cutsStructures,
+  defaultCriterion,
+  needsText,
+  pruneMethods,
+} from './prune/methods.ts'
 import { deviceNames } from './tensor/device.ts'
 import { recomputeChoices } from './train/recompute.ts'
 import { schedules } from './train/schedule.ts'
+import { holds } from './train/teacher.ts'
 
 const count = z.int().positive()
 const index = z.int().nonnegative()
@@ -23,6 +34,7 @@ export const recordFormats = ['auto', 'text', 'prompt-completion', 'alpaca', 'me
 const device = z.enum(deviceNames).default('auto').describe('where to compute; auto takes a usable GPU, else the CPU')
 const fill = z.enum(fills).default('zero').describe('what rows and columns that were cut are filled with')
 const cache = z.boolean().default(true).describe('keeps the encoded data for further runs: docs/data.md')
+const scale = z.number().positive()
 const seed = index.default(42).describe('of everything random')
 
 const schedule = {
@@ -71,23 +83,92 @@ export const dataOptions = z
     message: '0 where data.eval is given',
   })
 
-export const pruneOptions = z.strictObject({
-  method: z.enum(pruneMethods).default('structured').describe('structured: by importance; random: LoRAM-Rand'),
-  ratio: fraction.default(0.65).describe('part of the channels and heads that goes'),
+const pruneShape = {
+  method: z
+    .enum(pruneMethods)
+    .default('structured')
+    .describe('structured and random cut channels and heads; semi-structured and unstructured zero single weights'),
+  criterion: z
+    .enum(criteria)
+    .optional()
+    .describe('what goes first; default taylor, or sparsegpt where single weights go'),
+  ratio: fraction
+    .optional()
+    .describe('part that goes; default 0.65, of unstructured 0.55; where memory is given, what fits it'),
+  targetParams: z
+    .union([z.string(), count])
+    .optional()
+    .describe('parameters of the pruned model at most, such as 17.85B, instead of ratio')
+    .meta({ examples: ['17.85B'] }),
+  allocation: z
+    .enum(allocations)
+    .optional()
+    .describe(
+      'what layers lose: uniform (default) all alike; importance by what all their structures give for their size',
+    ),
+  pattern: z
+    .enum(groupPatterns)
+    .optional()
+    .describe('of semi-structured: how many of how many neighbours go; default 4:8'),
   layers: z
     .tuple([index, index])
     .optional()
-    .describe('[first, end) of the layers to prune; default all but the first 4 and last 2'),
-  importance: z.enum(importances).default('taylor').describe('of structured: first-order Taylor, or magnitude'),
-  grouping: z.enum(groupings).default('aligned').describe('which kv head a query head counts for'),
+    .describe(
+      '[first, end) of the layers to prune; default all but the first 4 and last 2, and all where single weights go',
+    ),
+  grouping: z
+    .enum(groupings)
+    .optional()
+    .describe('of structured: which kv head a query head counts for; default aligned'),
   calibration: z
     .strictObject({
-      data: paths.optional().describe('text that Taylor importance is measured on; default the training data'),
-      samples: count.default(10).describe('windows of it'),
-      sequenceLength: count.default(64).describe('tokens of a window'),
+      data: paths.optional().describe('text that the criterion is measured on; default the training data'),
+      samples: count.optional().describe('windows of it; default 10, for single weights 128'),
+      sequenceLength: count.optional().describe('tokens of a window; default 64, for single weights 2048'),
     })
-    .prefault({}),
-})
+    .optional(),
+}
+
+/** Refuses options that the method would not read. */
+function checkPrune(given: z.output<z.ZodObject<typeof pruneShape>>, context: z.RefinementCtx): void {
+  const { method, criterion = defaultCriterion(method) } = given
+  const refuse = (key: keyof typeof pruneShape, message: string) => {
+    if (given[key] !== undefined) context.addIssue({ code: 'custom', path: [key], message })
+  }
+  const known = criteriaOf[method] as readonly Criterion[]
+  if (given.criterion && !known.includes(given.criterion)) {
+    refuse(
+      'criterion',
+      known.length > 0 ? `of ${method}: ${known.join(', ')}` : `none: ${method} goes by the seed alone`,
+    )
+  }
+  if (method !== 'semi-structured') refuse('pattern', 'method semi-structured with it')
+  else refuse('ratio', 'none: the pattern says how many of semi-structured go')
+  if (method !== 'structured') {
+    refuse('grouping', 'method structured with it')
+    if (given.allocation === 'importance') refuse('allocation', 'method structured with importance')
+  }
+  if (!cutsStructures(method)) {
+    refuse('targetParams', 'method structured or random with it: other methods keep all shapes')
+    refuse('allocation', 'method structured or random with it')
+  }
+  if (given.ratio !== undefined) refuse('targetParams', 'one of ratio and targetParams')
+  if (!needsText(criterion)) refuse('calibration', `none: ${criterion ?? method} is not measured on text`)
+}
+
+const pruneOptions = z
+  .strictObject({
+    ...pruneShape,
+    rotate: z
+      .strictObject({
+        every: count.default(10).describe('steps of training between two slices'),
+        core: fraction.default(0).describe('part of the channels and heads that is in every slice, by importance'),
+        rescale: z.boolean().default(false).describe('multiplies what is kept by one over its share'),
+      })
+      .optional()
+      .describe('trains one adapter on slice after slice of the original instead of on one'),
+  })
+  .superRefine(checkPrune)
 
 export const alignOptions = z.strictObject({
   ...schedule,
@@ -96,6 +177,29 @@ export const alignOptions = z.strictObject({
   learningRate: schedule.learningRate.default(5e-5),
   batchSize: schedule.batchSize.default(128),
   sequenceLength: count.default(512).describe('tokens of an example'),
+  lora: z
+    .strictObject({
+      rank: count.default(32).describe('of the pairs, on all seven projections'),
+      alpha: z.number().positive().default(64).describe('their update is scaled by alpha / rank'),
+      quantize: z.enum(quantizations).default('nf4').describe('how the weights are held meanwhile'),
+    })
+    .optional()
+    .describe('trains pairs, which are merged into the pruned weights, instead of the weights: less memory'),
+  distill: z
+    .strictObject({
+      teacher: path.optional().describe('the original model; default the one that the run prunes'),
+      weight: z
+        .number()
+        .gt(0)
+        .max(1)
+        .default(0.5)
+        .describe("share of the divergence from the teacher's predictions in the loss"),
+      temperature: z.number().positive().default(1).describe('flattens both predictions before they are compared'),
+      quantize: z.enum(quantizations).default('nf4').describe('how the teacher is held'),
+      hold: z.enum(holds).default('resident').describe('streamed reads one layer at a time, for every micro-batch'),
+    })
+    .optional()
+    .describe("learns the original's predictions as well as the next tokens"),
 })
 
 export const loraOptions = z.strictObject({
@@ -133,40 +237,80 @@ export const logOptions = z.strictObject({
     .meta({ examples: ['/var/lib/node_exporter/loram.prom'] }),
 })
 
+interface AcrossSections {
+  prune?: z.output<typeof pruneOptions> | undefined
+  align?: object | undefined
+  data: { eval?: unknown; evalSplit: number }
+  recover: { fill: Fill; scale: number | 'auto' }
+}
+
+/** What options ask of each other across sections. */
+function checkRun({ prune, align, data, recover }: AcrossSections, context: z.RefinementCtx): void {
+  const refuse = (path: string[], message: string) => context.addIssue({ code: 'custom', path, message })
+  if (prune?.rotate) {
+    const { method, rotate } = prune
+    if (!cutsStructures(method)) refuse(['prune', 'rotate'], 'method structured or random with it')
+    if (method === 'random' && rotate.core > 0) refuse(['prune', 'rotate', 'core'], 'method structured with a core')
+    if (align) refuse(['align'], 'none with prune.rotate: each slice would want an alignment of its own')
+    if (recover.fill !== 'zero') refuse(['recover', 'fill'], 'none with prune.rotate: nothing is left to fill')
+  }
+  if (recover.scale !== 'auto') return
+  if (!prune) refuse(['recover', 'scale'], 'a number: auto needs the large model, which only a run that prunes it has')
+  if (!data.eval && data.evalSplit === 0) refuse(['recover', 'scale'], 'data.eval or data.evalSplit with auto')
+}
+
 /** Everything `trainLoRAM` takes, and what a configuration file holds. */
-export const trainLoRAMOptions = z.strictObject({
-  model: path
-    .describe('a Hugging Face folder with safetensors, original or pruned by loram, or a GGUF file')
-    .meta({ examples: ['./model'] }),
-  data: dataOptions,
-  prune: pruneOptions.optional().describe('leave it out to train on the model as it is'),
-  align: alignOptions.optional().describe('continual pre-training of the pruned model'),
-  quantize: z.enum(quantizations).default('nf4').describe('how the frozen base is held while LoRA trains'),
-  lora: loraOptions.prefault({}),
-  train: scheduleOptions.prefault({}),
-  recover: z.strictObject({ fill }).prefault({}),
-  output: path.describe('folder for the adapter and everything on the way to it').meta({ examples: ['./adapter'] }),
-  memory: z
-    .union([z.string(), count])
-    .optional()
-    .describe('budget in bytes or as "12 GiB", by default what is free on the GPU: recomputes to fit, or refuses')
-    .meta({ examples: ['12 GiB'] }),
-  log: logOptions.prefault({}),
-  resume: z.boolean().default(false).describe('go on from the last checkpoint in output'),
-  forceResume: z.boolean().default(false).describe('resume although options, data or version are not those of the run'),
-  device,
-  seed,
-})
+export const trainLoRAMOptions = z
+  .strictObject({
+    model: path
+      .describe('a Hugging Face folder with safetensors, original or pruned by loram, or a GGUF file')
+      .meta({ examples: ['./model'] }),
+    data: dataOptions,
+    prune: pruneOptions.optional().describe('leave it out to train on the model as it is'),
+    align: alignOptions.optional().describe('continual pre-training of the pruned model'),
+    quantize: z.enum(quantizations).default('nf4').describe('how the frozen base is held while LoRA trains'),
+    lora: loraOptions.prefault({}),
+    train: scheduleOptions.prefault({}),
+    recover: z
+      .strictObject({
+        fill,
+        scale: z
+          .union([scale, z.literal('auto')])
+          .default(1)
+          .describe('factor on the recovered update; auto tries six with the large model on data.eval'),
+      })
+      .prefault({}),
+    output: path.describe('folder for the adapter and everything on the way to it').meta({ examples: ['./adapter'] }),
+    memory: z
+      .union([z.string(), count])
+      .optional()
+      .describe(
+        'budget in bytes or as "12 GiB", by default what is free on the GPU: recomputes to fit, or refuses; where it is given and no pruning ratio, picks that',
+      )
+      .meta({ examples: ['12 GiB'] }),
+    log: logOptions.prefault({}),
+    resume: z.boolean().default(false).describe('go on from the last checkpoint in output'),
+    forceResume: z
+      .boolean()
+      .default(false)
+      .describe('resume although options, data or version are not those of the run'),
+    device,
+    seed,
+  })
+  .superRefine(checkRun)
 
 export type TrainLoRAMOptions = z.input<typeof trainLoRAMOptions>
 export type ResolvedOptions = z.output<typeof trainLoRAMOptions>
 
-export const pruneCommandOptions = pruneOptions.extend({
-  model: path.describe('the model to prune'),
-  output: path.describe('new folder for the pruned model'),
-  device,
-  seed,
-})
+export const pruneCommandOptions = z
+  .strictObject({
+    ...pruneShape,
+    model: path.describe('the model to prune'),
+    output: path.describe('new folder for the pruned model'),
+    device,
+    seed,
+  })
+  .superRefine(checkPrune)
 
 export const alignCommandOptions = alignOptions.extend({
   model: path.describe('a pruned model'),
@@ -182,6 +326,7 @@ export const recoverCommandOptions = z.strictObject({
   pruning: path.describe('pruning.json of that model, or its folder'),
   output: path.describe('folder for the recovered adapter'),
   fill,
+  scale: scale.default(1).describe('factor on the recovered update'),
 })
 
 export const mergeCommandOptions = z.strictObject({
@@ -315,8 +460,8 @@ export const planCommandOptions = z.strictObject({
   model: path.describe('a folder with config.json, or a GGUF file; weights are not read'),
   prune: z
     .strictObject({
-      ratio: fraction.describe(pruneOptions.shape.ratio.description!),
-      layers: pruneOptions.shape.layers,
+      ratio: fraction.describe('part of the channels and heads that goes'),
+      layers: pruneShape.layers,
     })
     .optional(),
   quantize: z.enum(quantizations).default('nf4').describe('how the frozen base is held'),

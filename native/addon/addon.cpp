@@ -31,18 +31,31 @@ struct Arguments {
 };
 
 template <class Op>
-void call(const Napi::CallbackInfo& info) {
-  Op op;
+Device read(const Napi::CallbackInfo& info, Op& op) {
   Arguments arguments{info};
   std::apply([&](auto&... field) { (arguments.read(field), ...); }, op.fields());
-  if (arguments.device == Device::cpu) return cpu(op);
+  return arguments.device;
+}
+
+template <class Op>
+void call(const Napi::CallbackInfo& info) {
+  Op op;
+  if (read(info, op) == Device::cpu) return cpu(op);
   const CudaEntry<Op>& entry = cudaLibrary().ops;
   typed(info.Env(), [&] { entry.run(op); });
 }
 
-template <class... Op>
-void exportOps(Napi::Env env, Napi::Object exports, OpList<Op...>) {
+template <class Op>
+void callOnHost(const Napi::CallbackInfo& info) {
+  Op op;
+  read(info, op);
+  cpu(op);
+}
+
+template <class... Op, class... HostOp>
+void exportOps(Napi::Env env, Napi::Object exports, OpList<Op...>, OpList<HostOp...>) {
   (exports.Set(Op::name, Napi::Function::New<call<Op>>(env, Op::name)), ...);
+  (exports.Set(HostOp::name, Napi::Function::New<callOnHost<HostOp>>(env, HostOp::name)), ...);
 }
 
 Napi::Value threads(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), threadCount()); }
@@ -84,7 +97,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("gpu", Napi::Function::New<gpu>(env, "gpu"));
   exports.Set("synchronize", Napi::Function::New<synchronize>(env, "synchronize"));
   exportMemory(env, exports);
-  exportOps(env, exports, Ops{});
+  exportOps(env, exports, Ops{}, HostOps{});
   return exports;
 }
 

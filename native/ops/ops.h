@@ -226,6 +226,20 @@ struct CrossEntropy {
   auto fields() { return std::tie(logits, targets, loss, tokenLoss, scale, backward); }
 };
 
+// Distillation (Hinton et al. 2015, arXiv 1503.02531), with p = softmax(teacher / T), q = softmax(logits / T), c =
+// softmax(logits):  loss += scale * sum over rows of (1 - weight) * -log c[target] + weight * T^2 * KL(p || q).  With
+// `backward` the logits become scale * ((1 - weight) * (c - onehot(target)) + weight * T * (q - p)).
+struct Distillation {
+  static constexpr auto name = "distillation";
+  Tensor logits;   // [rows, vocab]   float   in/out
+  Tensor teacher;  // [rows, vocab]   float
+  Tensor targets;  // [rows]          i32
+  Tensor loss;     // [1]             f32   adds
+  float scale, weight, temperature;
+  bool backward;
+  auto fields() { return std::tie(logits, teacher, targets, loss, scale, weight, temperature, backward); }
+};
+
 struct Embedding {
   static constexpr auto name = "embedding";
   Tensor weight;  // [vocab, hidden]   f32 | bf16
@@ -299,14 +313,23 @@ struct ScatterColumns {
   auto fields() { return std::tie(x, indices, y); }
 };
 
-// s = |w * grad|, or |w| without grad;  rowSums[i] += sum_j s[i,j];  columnSums[j] += sum_i s[i,j]
+// s = |w * grad|, or |w| without grad, squared on request;  rowSums[i] += sum_j s[i,j];  columnSums[j] += sum_i s[i,j]
 struct Importance {
   static constexpr auto name = "importance";
   Tensor w;           // [rows, columns]     f32 | bf16
   Tensor grad;        // ? [rows, columns]   f32
   Tensor rowSums;     // ? [rows]            f32   adds
   Tensor columnSums;  // ? [columns]         f32   adds
-  auto fields() { return std::tie(w, grad, rowSums, columnSums); }
+  bool squared;
+  auto fields() { return std::tie(w, grad, rowSums, columnSums, squared); }
+};
+
+// grads[i] = 0 where parameters[i] is 0: what pruning cut out of a weight that trains stays cut.
+struct KeepZeros {
+  static constexpr auto name = "keepZeros";
+  Tensor parameters;  // [rows, columns]   f32
+  Tensor grads;       // [rows, columns]   f32   in/out
+  auto fields() { return std::tie(parameters, grads); }
 };
 
 // y = x, converted to y's dtype, rounding to nearest even.
@@ -336,13 +359,50 @@ struct Random {
   auto fields() { return std::tie(x, normal, low, high, seed, stream); }
 };
 
+// In every run of m columns of a row, the n of the least |w| * scale become 0, of equal ones those on the left.
+struct CutLeast {
+  static constexpr auto name = "cutLeast";
+  Tensor w;      // [rows, columns]   f32   in/out   columns is a multiple of m
+  Tensor scale;  // ? [columns]       f32
+  int64_t n, m;
+  auto fields() { return std::tie(w, scale, n, m); }
+};
+
+// The upper triangular U with (H + damping * mean(diagonal of H) * I)^-1 = U^T U. A 0 on the diagonal of H, of an input that
+// is always 0, counts as 1. Where that matrix is not positive definite, `succeeded` is 0.
+struct InverseFactor {
+  static constexpr auto name = "inverseFactor";
+  Tensor h;          // [n, n]   f32
+  Tensor u;          // [n, n]   f32   out
+  Tensor succeeded;  // [1]      i32   out
+  double damping;
+  auto fields() { return std::tie(h, u, succeeded, damping); }
+};
+
+// SparseGPT (Frantar and Alistarh 2023, arXiv 2301.00774), block by block of columns, from the left: cuts the n of m
+// neighbours in a row with the least w^2 / u[j,j]^2, or with m = 0 the share `ratio` of the block, and changes the weights
+// on their right so that the output for the inputs behind H = 2 X^T X changes least. U is InverseFactor's of h.
+struct SparseGpt {
+  static constexpr auto name = "sparseGpt";
+  Tensor w;  // [rows, columns]      f32   in/out   columns and block are multiples of m
+  Tensor h;  // [columns, columns]   f32
+  Tensor u;  // [columns, columns]   f32
+  int64_t n, m;
+  double ratio;
+  int64_t block;
+  auto fields() { return std::tie(w, h, u, n, m, ratio, block); }
+};
+
 template <class... Op>
 struct OpList {};
 
 using Ops = OpList<Gemm, Nf4Gemm, Nf4Quantize, Nf4QuantizeAbsmax, Nf4Dequantize, AddBias, AddBiasBackward, LoraForward,
                    LoraBackward, RmsNorm, RmsNormBackward, Rope, Attention, AttentionBackward, Swiglu, SwigluBackward,
-                   CrossEntropy, Embedding, EmbeddingBackward, AdamW, ClipGradNorm, GatherRows, ScatterRows,
-                   GatherColumns, ScatterColumns, Importance, Cast, CountNonFinite, Random>;
+                   CrossEntropy, Distillation, Embedding, EmbeddingBackward, AdamW, ClipGradNorm, GatherRows,
+                   ScatterRows, GatherColumns, ScatterColumns, Importance, KeepZeros, Cast, CountNonFinite, Random>;
+
+// Work that is done once a model, in host memory: on every machine the CPU does it.
+using HostOps = OpList<CutLeast, InverseFactor, SparseGpt>;
 
 void cpu(const Gemm&);
 void cpu(const Nf4Gemm&);
@@ -361,6 +421,7 @@ void cpu(const AttentionBackward&);
 void cpu(const Swiglu&);
 void cpu(const SwigluBackward&);
 void cpu(const CrossEntropy&);
+void cpu(const Distillation&);
 void cpu(const Embedding&);
 void cpu(const EmbeddingBackward&);
 void cpu(const AdamW&);
@@ -370,9 +431,13 @@ void cpu(const ScatterRows&);
 void cpu(const GatherColumns&);
 void cpu(const ScatterColumns&);
 void cpu(const Importance&);
+void cpu(const KeepZeros&);
 void cpu(const Cast&);
 void cpu(const CountNonFinite&);
 void cpu(const Random&);
+void cpu(const CutLeast&);
+void cpu(const InverseFactor&);
+void cpu(const SparseGpt&);
 
 void cuda(const Gemm&, cudaStream_t);
 void cuda(const Nf4Gemm&, cudaStream_t);
@@ -391,6 +456,7 @@ void cuda(const AttentionBackward&, cudaStream_t);
 void cuda(const Swiglu&, cudaStream_t);
 void cuda(const SwigluBackward&, cudaStream_t);
 void cuda(const CrossEntropy&, cudaStream_t);
+void cuda(const Distillation&, cudaStream_t);
 void cuda(const Embedding&, cudaStream_t);
 void cuda(const EmbeddingBackward&, cudaStream_t);
 void cuda(const AdamW&, cudaStream_t);
@@ -400,6 +466,7 @@ void cuda(const ScatterRows&, cudaStream_t);
 void cuda(const GatherColumns&, cudaStream_t);
 void cuda(const ScatterColumns&, cudaStream_t);
 void cuda(const Importance&, cudaStream_t);
+void cuda(const KeepZeros&, cudaStream_t);
 void cuda(const Cast&, cudaStream_t);
 void cuda(const CountNonFinite&, cudaStream_t);
 void cuda(const Random&, cudaStream_t);

@@ -9,7 +9,7 @@ import { metaModel } from '../memory/measure.ts'
 import { countParameters, type MemoryPlan, modelBytes, unprunedConfig } from '../memory/planner.ts'
 import { type LlamaConfig, parseConfig } from '../model/config.ts'
 import { type PlanOptions, planCommandOptions } from '../options.ts'
-import { choose, layersToPrune, prunedConfig } from '../prune/plan.ts'
+import { layersToPrune, uniformConfig } from '../prune/plan.ts'
 import { cudaStatus, metaDevice } from '../tensor/device.ts'
 import { validate } from '../validate.ts'
 
@@ -29,7 +29,7 @@ export function plan(options: PlanOptions): ModelPlan {
   const { model, prune, memory, recompute, offload, device: name, ...shape } = validate(planCommandOptions, options)
   const device = metaDevice(name)
   const config = readConfig(model)
-  const small = prune ? pruneWidths(config, prune) : config
+  const small = prune ? uniformConfig(config, prune.ratio, layersToPrune(config.numHiddenLayers, prune.layers)) : config
   const before = unprunedConfig(config)
   const bytes = modelBytes(metaModel(before, 'none', device))
   const budget = memoryBudget(memory, name !== 'cpu' && cudaStatus() === '')
@@ -52,17 +52,4 @@ function readConfig(model: string): LlamaConfig {
   const file = path.join(model, 'config.json')
   const pruningFile = path.join(model, 'pruning.json')
   return parseConfig(readJsonObject(file), file, existsSync(pruningFile) ? readPruning(pruningFile) : undefined)
-}
-
-/** The widths that pruning leaves: only how much stays matters here, not what. */
-function pruneWidths(
-  config: LlamaConfig,
-  { ratio, layers }: { ratio: number; layers?: [number, number] | undefined },
-): LlamaConfig {
-  const { intermediateSize, numKeyValueHeads, numHiddenLayers } = config
-  const equal = { channels: new Float32Array(intermediateSize), kvHeads: new Float32Array(numKeyValueHeads) }
-  return prunedConfig(
-    config,
-    choose(config, ratio, layersToPrune(numHiddenLayers, layers), () => equal),
-  )
 }

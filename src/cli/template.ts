@@ -4,7 +4,8 @@ import { type Field, keyOf, type Section, sectionOf } from './fields.ts'
 
 /**
  * A schema as a commented YAML file: every option with what it is and its default, or what `values` (nested) give it.
- * Options that may stay away begin with # and no blank; a section all of whose options have defaults is written out.
+ * Options that may stay away begin with # and no blank; a section all of whose options have defaults is written out, unless
+ * it lies in another and is off by default.
  */
 export function configTemplate(schema: z.ZodObject, values: Record<string, unknown>): string {
   return `${sectionOf(schema)
@@ -21,7 +22,8 @@ function writeEntry(entry: Field | Section, values: Record<string, unknown>, ind
     const isOff = off || chosen === undefined
     return [...lines, line(indent, `${keyOf(entry)}: ${inYaml(chosen ?? entry.example)}`, isOff)]
   }
-  const isOff = off || (value === undefined && entry.optional && needsValues(entry))
+  const isExtra = entry.optional && (indent !== '' || needsValues(entry))
+  const isOff = off || (value === undefined && isExtra)
   const inner = entry.entries.flatMap((one) =>
     writeEntry(one, (value ?? {}) as Record<string, unknown>, `${indent}  `, isOff),
   )

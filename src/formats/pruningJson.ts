@@ -14,13 +14,21 @@ export interface KeptLayer {
   kvHeads: number[]
 }
 
+/** How many of how many neighbours in a row are cut. */
+export const groupPatterns = ['4:8', '2:4'] as const
+/** Where single weights are cut: in groups of neighbours, or anywhere. */
+const patterns = [...groupPatterns, 'unstructured'] as const
+export type Pattern = (typeof patterns)[number]
+
 /** How a pruned model was cut out of the original. Recovery puts an adapter back by it. */
 export interface PruningPlan {
   method: string
   /** The fraction that was cut. */
   ratio: number
-  /** Half-open range of the layers whose widths changed; `kept` has one entry for each, in order. */
+  /** Half-open range of the layers that were cut. */
   layers: [start: number, end: number]
+  /** Single weights were cut, not structures: they are zeros in the pruned model, which keeps the original's shapes. */
+  pattern?: Pattern
   seed?: number
   /** What the importance of weights was measured on. */
   calibration?: string
@@ -36,7 +44,10 @@ export interface PruningPlan {
     numKeyValueHeads: number
     headDim: number
   }
+  /** One entry for each of `layers`, in order; none with a pattern. */
   kept: KeptLayer[]
+  /** Of a model whose slice changes during training: the part of `kept` that is in every slice. */
+  core?: KeptLayer[]
 }
 
 const formatVersion = 1
@@ -44,19 +55,20 @@ const remedy = 'take the pruning.json that came with the pruned model, or prune 
 
 const count = z.int().positive()
 const index = z.int().nonnegative()
-const indices = z
+const ascending = z
   .array(index)
-  .nonempty()
   .refine(
     (list) => list.every((value, i) => i === 0 || value > list[i - 1]!),
     'indices must ascend, none may come twice',
   )
+const indices = ascending.refine((list) => list.length > 0, 'a layer must keep something')
 
 const schema = z.strictObject({
   format_version: z.literal(formatVersion),
   method: z.string().nonempty(),
   ratio: z.number().min(0).lt(1),
   layers: z.tuple([index, index]),
+  pattern: z.enum(patterns).exactOptional(),
   seed: index.exactOptional(),
   calibration: z.string().exactOptional(),
   source: z.strictObject({
@@ -70,6 +82,7 @@ const schema = z.strictObject({
     head_dim: count,
   }),
   kept: z.array(z.strictObject({ layer: index, channels: indices, kv_heads: indices })),
+  core: z.array(z.strictObject({ layer: index, channels: ascending, kv_heads: ascending })).exactOptional(),
 })
 type OnDisk = z.infer<typeof schema>
 
@@ -148,14 +161,30 @@ function describe(error: z.ZodError) {
 }
 
 /** What a schema cannot say: how the fields must agree. */
-function problemOf({ source, kept, layers: [start, end] }: OnDisk) {
+function problemOf({ source, kept, core, pattern, layers: [start, end] }: OnDisk) {
   if (start > end || end > source.num_hidden_layers) {
     return { field: 'layers', expected: `a range in ${source.num_hidden_layers} layers`, found: `[${start}, ${end})` }
   }
+  if (pattern !== undefined && kept.length > 0) {
+    return {
+      field: 'kept',
+      expected: `nothing: with pattern ${pattern} all shapes stay`,
+      found: `${kept.length} layers`,
+    }
+  }
+  if (pattern !== undefined) return undefined
   if (kept.length !== end - start || kept.some(({ layer }, i) => layer !== start + i)) {
     const found = kept.map(({ layer }) => layer).join(', ')
     return { field: 'kept', expected: `each layer of [${start}, ${end}), in order`, found }
   }
+  const isKept = (list: number[], some: number[]) => {
+    const all = new Set(list)
+    return some.every((i) => all.has(i))
+  }
+  const strange = core?.find(
+    (one, i) => !kept[i] || !isKept(kept[i].channels, one.channels) || !isKept(kept[i].kv_heads, one.kv_heads),
+  )
+  if (strange) return { field: `core, layer ${strange.layer}`, expected: 'some of what the layer keeps' }
   for (const { layer, channels, kv_heads } of kept) {
     const [channel, head] = [channels.at(-1)!, kv_heads.at(-1)!]
     if (channel < source.intermediate_size && head < source.num_key_value_heads) continue
@@ -170,7 +199,9 @@ function checksumOf(content: OnDisk): string {
   return `sha256:${createHash('sha256').update(JSON.stringify(content)).digest('hex')}`
 }
 
-function toDisk({ source, kept, ...head }: PruningPlan): JsonObject {
+const layerToDisk = ({ layer, channels, kvHeads }: KeptLayer) => ({ layer, channels, kv_heads: kvHeads })
+
+function toDisk({ source, kept, core, ...head }: PruningPlan): JsonObject {
   return {
     format_version: formatVersion,
     ...head,
@@ -184,11 +215,18 @@ function toDisk({ source, kept, ...head }: PruningPlan): JsonObject {
       num_key_value_heads: source.numKeyValueHeads,
       head_dim: source.headDim,
     },
-    kept: kept.map(({ layer, channels, kvHeads }) => ({ layer, channels, kv_heads: kvHeads })),
+    kept: kept.map(layerToDisk),
+    ...(core && { core: core.map(layerToDisk) }),
   }
 }
 
-function fromDisk({ format_version, source, kept, ...head }: OnDisk): PruningPlan {
+const layerFromDisk = ({ layer, channels, kv_heads }: OnDisk['kept'][number]): KeptLayer => ({
+  layer,
+  channels,
+  kvHeads: kv_heads,
+})
+
+function fromDisk({ format_version, source, kept, core, ...head }: OnDisk): PruningPlan {
   return {
     ...head,
     source: {
@@ -201,7 +239,8 @@ function fromDisk({ format_version, source, kept, ...head }: OnDisk): PruningPla
       numKeyValueHeads: source.num_key_value_heads,
       headDim: source.head_dim,
     },
-    kept: kept.map(({ layer, channels, kv_heads }) => ({ layer, channels, kvHeads: kv_heads })),
+    kept: kept.map(layerFromDisk),
+    ...(core && { core: core.map(layerFromDisk) }),
   }
 }
 

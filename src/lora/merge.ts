@@ -4,6 +4,7 @@ import { parseConfig } from '../model/config.ts'
 import { readTensor } from '../model/weights.ts'
 import { cast } from '../native/cast.ts'
 import { gemm } from '../native/gemm.ts'
+import { keepZeros } from '../native/optimizer.ts'
 import { cpu } from '../tensor/device.ts'
 import { type Tensor, tensorFrom } from '../tensor/tensor.ts'
 import { type Adapter, type AdapterModule, scaleOf } from './adapter.ts'
@@ -17,8 +18,14 @@ export function mergeInFloat32(weight: Tensor, { a, b }: AdapterModule, scale: n
 }
 
 /** `weight + scale * B A`, added in f32 and rounded once to the weight's dtype. */
-export function mergeWeight(weight: Tensor, module: AdapterModule, scale: number): Tensor {
+export function mergeWeight(
+  weight: Tensor,
+  module: AdapterModule,
+  scale: number,
+  options: { keepZeros?: boolean } = {},
+): Tensor {
   const merged = mergeInFloat32(weight, module, scale)
+  if (options.keepZeros) keepZeros(cast(weight, 'f32'), merged)
   return weight.dtype === 'f32' ? merged : cast(merged, weight.dtype)
 }
 
@@ -49,9 +56,15 @@ export function requireMergeable(checkpoint: Checkpoint, adapter: Adapter): void
 
 /**
  * Writes a checkpoint with `adapter` merged into its weights, in their own dtype. Takes the host memory of one weight.
+ * @param options `keepZeros`: what is 0 stays 0, so that a model whose single weights were cut stays sparse
  * @throws {AdapterError} as {@link requireMergeable}
  */
-export function writeMerged(checkpoint: Checkpoint, adapter: Adapter, dir: string): void {
+export function writeMerged(
+  checkpoint: Checkpoint,
+  adapter: Adapter,
+  dir: string,
+  options: { keepZeros?: boolean } = {},
+): void {
   requireMergeable(checkpoint, adapter)
   writeCheckpoint(dir, {
     configJson: checkpoint.configJson,
@@ -59,7 +72,7 @@ export function writeMerged(checkpoint: Checkpoint, adapter: Adapter, dir: strin
     data: (name) => {
       const weight = readTensor(checkpoint, name, cpu)
       const module = adapter.modules.get(name.replace(/\.weight$/, ''))
-      const result = module ? mergeWeight(weight, module, scaleOf(adapter)) : weight
+      const result = module ? mergeWeight(weight, module, scaleOf(adapter), options) : weight
       const { buffer } = result.read()
       weight.dispose()
       return new Uint8Array(buffer)

@@ -32,3 +32,17 @@ export function formatBytes(bytes: number): string {
   const value = bytes / 2 ** (10 * step)
   return `${step === 0 ? value : value.toPrecision(3)} ${steps[step]}`
 }
+
+const thousands: Record<string, number> = { '': 1, k: 1e3, m: 1e6, b: 1e9 }
+
+/** The number that "17.85B", "135M" or a number means. */
+export function parseCount(text: string | number, field: string): number {
+  if (typeof text === 'number') return text
+  const [, number, unit] = /^\s*(\d+(?:\.\d+)?)\s*([kmb]?)\s*$/i.exec(text) ?? []
+  if (number) return Math.round(Number(number) * thousands[unit!.toLowerCase()]!)
+  throw new ConfigError('E_CONFIG', 'not a number of parameters', {
+    field,
+    expected: 'such as "17.85B" or "135M"',
+    found: text,
+  })
+}

@@ -16,6 +16,8 @@ import { arenaBytes, fullMicroBatch, metaModel } from './measure.ts'
 export interface TrainingShape {
   quantize: Quantization
   lora: LoraOptions
+  /** The adapter has the original's dimensions, besides the pairs of the slice that trains. */
+  rotates?: boolean
   microBatchSize: number
   sequenceLength: number
 }
@@ -94,9 +96,14 @@ export function trainingPlanner(
   const original = countParameters(unprunedConfig(config))
   const trained = countParameters(config)
   const reduction = original / (shape.quantize === 'nf4' ? trained / 4 : trained)
+  const adapterBytes = (pairs: number) => {
+    if (!shape.rotates) return 4 * pairs
+    const whole = metaModel(unprunedConfig(config), shape.quantize, device)
+    return 2 * pairs + 4 * addAdapter(whole, shape.lora, 0).values.bytes
+  }
   const constant = {
     ...modelBytes(model),
-    adapter: 4 * parameters.values.bytes,
+    adapter: adapterBytes(parameters.values.bytes),
     scratch: scratchBytes(model, device),
   }
   const constantBytes = Object.values(constant).reduce((sum, bytes) => sum + bytes, 0)

@@ -1,4 +1,5 @@
 import { crossEntropy } from '../native/crossEntropy.ts'
+import { distillation } from '../native/distillation.ts'
 import { gatherRows, scatterRows } from '../native/gather.ts'
 import { rmsNorm, rmsNormBackward } from '../native/rmsNorm.ts'
 import type { Arena } from '../tensor/arena.ts'
@@ -33,10 +34,21 @@ export function targetsOf(targets: Int32Array): Targets {
   return { rows, ids: rows.map((row) => targets[row]!) }
 }
 
+/** What another model makes of the same tokens, for {@link distillation}. */
+export interface Teaching {
+  readonly head: Head
+  readonly rmsNormEps: number
+  /** [tokens, hidden] after its last layer. */
+  readonly x: Tensor
+  readonly weight: number
+  readonly temperature: number
+}
+
 /**
  * Adds `scale` times the summed cross-entropy of the targets to `loss` [1], and, with `dx` [tokens, hidden], its gradient
- * at `x` to `dx`. Only rows with a target are multiplied by the head, in chunks, so the logits never exist whole.
- * @param options `tokenLoss` [targets] receives every target's own, unscaled
+ * at `x` to `dx`. Only rows with a target are multiplied by the head, in chunks, so the logits never exist whole; those of a
+ * teacher neither.
+ * @param options `tokenLoss` [targets] receives every target's own, unscaled, where there is no teacher
  */
 export function headLoss(
   head: Head,
@@ -45,9 +57,9 @@ export function headLoss(
   targets: Targets,
   scale: number,
   loss: Tensor,
-  options: { dx?: Tensor; dropout?: Dropout | undefined; tokenLoss?: Tensor } = {},
+  options: { dx?: Tensor; dropout?: Dropout | undefined; tokenLoss?: Tensor; teaching?: Teaching | undefined } = {},
 ): void {
-  const { dx, tokenLoss } = options
+  const { dx, tokenLoss, teaching } = options
   const count = targets.rows.length
   if (count === 0) return
   const arena = x.device as Arena
@@ -55,6 +67,7 @@ export function headLoss(
   const { y, rstd } = rmsNorm(x, head.norm.weight, rmsNormEps)
   const rows = tensorFrom(arena, targets.rows)
   const h = gatherRows(y, rows)
+  const taught = teaching && gatherRows(rmsNorm(teaching.x, teaching.head.norm.weight, teaching.rmsNormEps).y, rows)
   const dh = dx && arena.empty(h.shape, h.dtype)
   const ids = tensorFrom(arena, targets.ids)
   const chunk = chunkRows(arena, outFeatures(head.linear))
@@ -63,11 +76,15 @@ export function headLoss(
     const mark = arena.mark()
     const dropout = options.dropout && { ...options.dropout, stream: options.dropout.stream + from / chunk }
     const { y: logits, u } = linearForward(head.linear, h.rows(from, to), { dropout })
-    crossEntropy(logits, ids.slice(from, [to - from]), loss, {
-      scale,
-      backward: dx !== undefined,
-      ...(tokenLoss && { tokenLoss: tokenLoss.slice(from, [to - from]) }),
-    })
+    const targetIds = ids.slice(from, [to - from])
+    const backward = dx !== undefined
+    if (teaching && taught) {
+      const { y: teacher } = linearForward(teaching.head.linear, taught.rows(from, to))
+      distillation(logits, teacher, targetIds, loss, { ...teaching, scale, backward })
+    } else {
+      const ofTokens = tokenLoss && { tokenLoss: tokenLoss.slice(from, [to - from]) }
+      crossEntropy(logits, targetIds, loss, { scale, backward, ...ofTokens })
+    }
     if (dh) linearBackward(head.linear, h.rows(from, to), u, logits, { dropout, into: dh.rows(from, to) })
     arena.release(mark)
   }

@@ -67,43 +67,58 @@ export interface WeightSource {
   vector(name: string, shape: readonly number[]): Tensor
 }
 
+const norm = (source: WeightSource, name: string, size: number): Norm => ({
+  weight: source.vector(`${name}.weight`, [size]),
+})
+
+/** What the layers of a model of `config` share. */
+export const blockConstants = (config: LlamaConfig, device: Device): BlockConstants => ({
+  headDim: config.headDim,
+  rmsNormEps: config.rmsNormEps,
+  inverseFrequencies: tensorFrom(device, inverseFrequencies(config)),
+})
+
+/** Builds layer `index` of a model of `config`'s shape. */
+export function buildLayer(config: LlamaConfig, index: number, source: WeightSource): Layer {
+  const { hiddenSize, headDim } = config
+  const { qkvBias, headNorms } = families[config.modelType]
+  const { intermediateSize, numAttentionHeads, numKeyValueHeads } = config.layers[index]!
+  const queryWidth = numAttentionHeads * headDim
+  const keyWidth = numKeyValueHeads * headDim
+  const linear = (projection: Projection, out: number, inputs: number, bias = false): Linear => {
+    const module = moduleOf(index, projection)
+    return {
+      weight: source.linear(`${module}.weight`, [out, inputs]),
+      bias: bias ? { values: source.vector(`${module}.bias`, [out]) } : undefined,
+    }
+  }
+  return {
+    inputNorm: norm(source, normOf(index, 'inputNorm'), hiddenSize),
+    q: linear('q', queryWidth, hiddenSize, qkvBias),
+    k: linear('k', keyWidth, hiddenSize, qkvBias),
+    v: linear('v', keyWidth, hiddenSize, qkvBias),
+    qNorm: headNorms ? norm(source, normOf(index, 'qNorm'), headDim) : undefined,
+    kNorm: headNorms ? norm(source, normOf(index, 'kNorm'), headDim) : undefined,
+    window: config.attentionWindows[index]!,
+    o: linear('o', hiddenSize, queryWidth),
+    postAttentionNorm: norm(source, normOf(index, 'postAttentionNorm'), hiddenSize),
+    gate: linear('gate', intermediateSize, hiddenSize),
+    up: linear('up', intermediateSize, hiddenSize),
+    down: linear('down', hiddenSize, intermediateSize),
+  }
+}
+
 /** Builds a model of `config`'s shape; every weight is asked of `source` once, layer by layer. */
 export function buildModel(config: LlamaConfig, device: Device, source: WeightSource): Model {
-  const { hiddenSize, vocabSize, headDim, rmsNormEps } = config
-  const { qkvBias, headNorms } = families[config.modelType]
-  const norm = (name: string, size = hiddenSize): Norm => ({ weight: source.vector(`${name}.weight`, [size]) })
+  const { hiddenSize, vocabSize } = config
   const embed = source.table('model.embed_tokens.weight', [vocabSize, hiddenSize])
-  const layers = config.layers.map((widths, i): Layer => {
-    const queryWidth = widths.numAttentionHeads * headDim
-    const keyWidth = widths.numKeyValueHeads * headDim
-    const linear = (projection: Projection, out: number, inputs: number, bias = false): Linear => {
-      const module = moduleOf(i, projection)
-      return {
-        weight: source.linear(`${module}.weight`, [out, inputs]),
-        bias: bias ? { values: source.vector(`${module}.bias`, [out]) } : undefined,
-      }
-    }
-    return {
-      inputNorm: norm(normOf(i, 'inputNorm')),
-      q: linear('q', queryWidth, hiddenSize, qkvBias),
-      k: linear('k', keyWidth, hiddenSize, qkvBias),
-      v: linear('v', keyWidth, hiddenSize, qkvBias),
-      qNorm: headNorms ? norm(normOf(i, 'qNorm'), headDim) : undefined,
-      kNorm: headNorms ? norm(normOf(i, 'kNorm'), headDim) : undefined,
-      window: config.attentionWindows[i]!,
-      o: linear('o', hiddenSize, queryWidth),
-      postAttentionNorm: norm(normOf(i, 'postAttentionNorm')),
-      gate: linear('gate', widths.intermediateSize, hiddenSize),
-      up: linear('up', widths.intermediateSize, hiddenSize),
-      down: linear('down', hiddenSize, widths.intermediateSize),
-    }
-  })
-  const headNorm = norm('model.norm')
+  const layers = config.layers.map((_, i) => buildLayer(config, i, source))
+  const headNorm = norm(source, 'model.norm', hiddenSize)
   const headWeight = config.tieWordEmbeddings ? embed : source.table('lm_head.weight', [vocabSize, hiddenSize])
   return {
     config,
     device,
-    constants: { headDim, rmsNormEps, inverseFrequencies: tensorFrom(device, inverseFrequencies(config)) },
+    constants: blockConstants(config, device),
     embedding: { weight: embed },
     layers,
     head: { norm: headNorm, linear: { weight: headWeight } },
@@ -126,14 +141,23 @@ export function norms(model: Model): Map<string, Norm> {
   return new Map([...entries, ['model.norm', model.head.norm]])
 }
 
+function disposeLinear({ weight, bias }: Linear): void {
+  for (const tensor of tensorsOf(weight)) tensor.dispose()
+  bias?.values.dispose()
+}
+
+/** Gives the memory of a layer's weights back. */
+export function disposeLayer(layer: Layer): void {
+  for (const projection of projectionNames) disposeLinear(layer[projection])
+  for (const field of normFields) layer[field]?.weight.dispose()
+}
+
 /** Gives the memory of a model's weights back; it cannot be used afterwards. */
-export function disposeModel(model: Model): void {
-  for (const { weight, bias } of linears(model).values()) {
-    for (const tensor of tensorsOf(weight)) tensor.dispose()
-    bias?.values.dispose()
-  }
-  for (const { weight } of [model.embedding, ...norms(model).values()]) weight.dispose()
-  model.constants.inverseFrequencies.dispose()
+export function disposeModel({ embedding, layers, head, constants }: Model): void {
+  for (const layer of layers) disposeLayer(layer)
+  disposeLinear(head.linear)
+  for (const { weight } of [embedding, head.norm]) weight.dispose()
+  constants.inverseFrequencies.dispose()
 }
 
 /** The hidden states [tokens, hidden] that enter the first layer. */

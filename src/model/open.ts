@@ -3,9 +3,10 @@ import path from 'node:path'
 import { type Checkpoint, expectTensors, openCheckpoint } from '../formats/huggingFace.ts'
 import { readJsonObject } from '../formats/json.ts'
 import type { Device } from '../tensor/tensor.ts'
+import type { Layer } from './block.ts'
 import { expectedTensors, type LlamaConfig, parseConfig } from './config.ts'
 import { tensorsOf, type Weight } from './linear.ts'
-import { buildModel, type Model } from './model.ts'
+import { buildLayer, buildModel, disposeLayer, disposeModel, type Model } from './model.ts'
 import { checkpointSource, type Quantization } from './weights.ts'
 
 /** A checkpoint whose config is understood and whose weights have the shapes that it says. */
@@ -43,4 +44,35 @@ export function readModel({ checkpoint, config }: OpenCheckpoint, device: Device
     for (const tensor of read.flatMap(tensorsOf)) tensor.dispose()
     throw error
   }
+}
+
+/**
+ * A model of which one layer at a time is in memory: each is read when it is asked for, in place of the one before. For
+ * passes that go through the layers in order, of models larger than memory.
+ */
+export function streamModel(
+  { checkpoint, config }: OpenCheckpoint,
+  device: Device,
+  quantize: Quantization,
+): { model: Model; dispose(): void } {
+  const source = checkpointSource(checkpoint, device, { quantize, checkFinite: true })
+  const rest = buildModel({ ...config, layers: [] }, device, source)
+  const layers = new Array<Layer>(config.numHiddenLayers)
+  let held: { index: number; layer: Layer } | undefined
+  const release = () => {
+    if (held) disposeLayer(held.layer)
+    held = undefined
+  }
+  const layerAt = (index: number): Layer => {
+    if (held?.index === index) return held.layer
+    release()
+    held = { index, layer: buildLayer(config, index, source) }
+    return held.layer
+  }
+  for (const i of config.layers.keys()) Object.defineProperty(layers, i, { get: () => layerAt(i) })
+  const dispose = () => {
+    release()
+    disposeModel(rest)
+  }
+  return { model: { ...rest, config, layers }, dispose }
 }

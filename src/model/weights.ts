@@ -4,6 +4,7 @@ import { cast, countNonFinite } from '../native/cast.ts'
 import { quantizeNf4 } from '../native/nf4.ts'
 import type { DType } from '../tensor/dtype.ts'
 import type { Device, Tensor } from '../tensor/tensor.ts'
+import type { Weight } from './linear.ts'
 import type { WeightSource } from './model.ts'
 
 /** How frozen linear layers are held: as stored (16 bits or 32), or in NF4 with double quantisation. */
@@ -47,19 +48,25 @@ export function checkpointSource(
   }
   return {
     table,
-    linear: (name) => {
-      if (quantize === 'none') return table(name)
-      const weight = stored(name)
-      const quantizable = weight.dtype === 'f16' ? converted(weight, 'f32') : weight
-      try {
-        return quantizeNf4(quantizable)
-      } finally {
-        quantizable.dispose()
-      }
-    },
+    linear: (name) => heldAs(quantize, stored(name)),
     vector: (name) => converted(stored(name), 'f32'),
   }
 }
+
+/** A frozen matrix as its device holds it, instead of the one as stored: that one's memory goes back. */
+function heldAs(quantize: Quantization, stored: Tensor): Weight {
+  if (quantize === 'none') return converted(stored, heldDtype(stored.device, stored.dtype))
+  const quantizable = stored.dtype === 'f16' ? converted(stored, 'f32') : stored
+  try {
+    return quantizeNf4(quantizable)
+  } finally {
+    quantizable.dispose()
+  }
+}
+
+/** A matrix in host memory, as stored, as `device` holds it. */
+export const held = (matrix: Tensor, device: Device, quantize: Quantization): Weight =>
+  heldAs(quantize, device.empty(matrix.shape, matrix.dtype).write(matrix.read()))
 
 /**
  * One tensor of a checkpoint as it is stored.

@@ -42,3 +42,9 @@ export function clipGradNorm(grads: Tensor, maxNorm: number, arena: Device): Ten
   call('clipGradNorm', grads, norm, maxNorm)
   return norm
 }
+
+/** Makes `grads` 0 where `parameters`, of the same shape, are 0: what pruning cut out of a weight that trains stays cut. */
+export function keepZeros(parameters: Tensor, grads: Tensor): void {
+  match('keepZeros', { parameters: [parameters, 'rows columns', 'f32'], grads: [grads, 'rows columns', 'f32'] })
+  call('keepZeros', parameters, grads)
+}

@@ -11,16 +11,23 @@ import type { Dimensions, LayerImportance } from './plan.ts'
 export const groupings = ['aligned', 'llm-pruner'] as const
 export type Grouping = (typeof groupings)[number]
 
+/** What the weights of a layer add to the scores of its structures. */
+export interface WeightScore {
+  grouping: Grouping
+  /** The square instead of the absolute value. */
+  squared?: boolean
+  /** The gradient of a projection's weight, f32, of the same shape. */
+  gradOf?: (projection: Projection) => Tensor | undefined
+}
+
 /**
  * Scores of one layer's structures: the sum over their weights of |w|, or of |w * dL/dw| with gradients ("param_first" of
- * LLM-Pruner, arXiv 2305.11627).
- * @param gradOf the gradient of a projection's weight, f32, of the same shape
+ * LLM-Pruner, arXiv 2305.11627; squared, one example of its "param_second").
  */
 export function layerImportance(
   layer: Layer,
   source: Dimensions,
-  grouping: Grouping,
-  gradOf: (projection: Projection) => Tensor | undefined = () => undefined,
+  { grouping, squared = false, gradOf = () => undefined }: WeightScore,
 ): LayerImportance {
   const { numAttentionHeads, numKeyValueHeads, headDim } = source
   const sums = (projection: Projection, side: 'out' | 'in'): Float32Array => {
@@ -28,7 +35,11 @@ export function layerImportance(
     if (!(weight instanceof Tensor)) throw new Error('importance is measured on unquantised weights')
     const total = zeros(weight.device, [weight.shape[side === 'out' ? 0 : 1]!], 'f32')
     const grad = gradOf(projection)
-    importance(weight, { ...(grad && { grad }), ...(side === 'out' ? { rowSums: total } : { columnSums: total }) })
+    importance(weight, {
+      squared,
+      ...(grad && { grad }),
+      ...(side === 'out' ? { rowSums: total } : { columnSums: total }),
+    })
     return total.read() as Float32Array
   }
   const add = (...parts: Float32Array[]) => parts[0]!.map((_, i) => parts.reduce((sum, part) => sum + part[i]!, 0))

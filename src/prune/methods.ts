@@ -1,91 +1,40 @@
-import type { MicroBatch } from '../data/batches.ts'
-import { type Checkpoint, fingerprint } from '../formats/huggingFace.ts'
-import type { PruningPlan } from '../formats/pruningJson.ts'
-import { arenaFor } from '../memory/measure.ts'
-import type { LlamaConfig } from '../model/config.ts'
-import { buildModel, disposeModel, type Model } from '../model/model.ts'
-import { checkpointSource } from '../model/weights.ts'
-import type { Arena } from '../tensor/arena.ts'
-import type { Device } from '../tensor/tensor.ts'
-import type { StopSignal } from '../worker/protocol.ts'
-import { type Grouping, layerImportance } from './importance.ts'
-import { choose, type Dimensions, type LayerImportance } from './plan.ts'
-import { randomImportance } from './random.ts'
-import { taylorImportance } from './taylor.ts'
+/**
+ * What a pruning method may go by, its default first. `structured` and `random` cut channels and heads, so that the model
+ * gets smaller; `semi-structured` and `unstructured` set single weights to zero.
+ *
+ * - `taylor`, `taylor-second`: |w * dL/dw| on calibration text, or its square summed over examples (LLM-Pruner's
+ *   `param_first` and `param_second`, arXiv 2305.11627)
+ * - `sparsegpt`: what changes the outputs least, the other weights adjusted to it (arXiv 2301.00774)
+ * - `wanda`: |w| times the norm of its input (arXiv 2306.11695)
+ * - `magnitude`: |w|
+ */
+export const criteriaOf = {
+  structured: ['taylor', 'taylor-second', 'magnitude'],
+  random: [],
+  'semi-structured': ['sparsegpt', 'wanda', 'magnitude'],
+  unstructured: ['sparsegpt', 'wanda', 'magnitude'],
+} as const
 
-/** `random` cuts whatever the seed says, `structured` what matters least. */
-export const pruneMethods = ['structured', 'random'] as const
-/** What `structured` measures: |w * dL/dw| on calibration text, or |w|. */
-export const importances = ['taylor', 'magnitude'] as const
+export type PruneMethod = keyof typeof criteriaOf
+export type Criterion = (typeof criteriaOf)[PruneMethod][number]
 
-export interface PruneSettings {
-  method: (typeof pruneMethods)[number]
-  ratio: number
-  layers: [number, number]
-  importance: (typeof importances)[number]
-  grouping: Grouping
-  seed: number
-  signal: StopSignal
+export const pruneMethods = Object.keys(criteriaOf) as [PruneMethod, ...PruneMethod[]]
+export const criteria = [...new Set<Criterion>(Object.values(criteriaOf).flat())] as const
+
+export const cutsStructures = (method: PruneMethod): method is 'structured' | 'random' =>
+  method === 'structured' || method === 'random'
+
+/** What `method` goes by where nothing is said; `random` goes by nothing. */
+export const defaultCriterion = (method: PruneMethod): Criterion | undefined => criteriaOf[method][0]
+
+/** Whether `criterion` is measured on calibration text. */
+export const needsText = (criterion: Criterion | undefined): boolean =>
+  criterion !== undefined && criterion !== 'magnitude'
+
+/** What goes where nothing is said, as in the paper. */
+export const defaultRatios: Record<PruneMethod, number> = {
+  structured: 0.65,
+  random: 0.65,
+  'semi-structured': 0.5,
+  unstructured: 0.55,
 }
-
-/** Decides what to keep of the model in `checkpoint`. `calibration` is asked for where the method measures on text. */
-export async function makePlan(
-  checkpoint: Checkpoint,
-  config: LlamaConfig,
-  device: Device,
-  settings: PruneSettings,
-  calibration: () => Promise<MicroBatch>,
-): Promise<PruningPlan> {
-  const { method, ratio, layers, seed } = settings
-  const { hiddenSize, intermediateSize, numHiddenLayers, numAttentionHeads, numKeyValueHeads, headDim } = config
-  const sizes = { hiddenSize, intermediateSize, numHiddenLayers, numAttentionHeads, numKeyValueHeads, headDim }
-  const importanceOf =
-    method === 'random'
-      ? (layer: number) => randomImportance(sizes, layer, seed)
-      : await measured(checkpoint, config, device, settings, calibration)
-  return {
-    method: method === 'random' ? 'random' : settings.importance,
-    ratio,
-    layers,
-    seed,
-    source: { name: checkpoint.dir, fingerprint: fingerprint(checkpoint), ...sizes },
-    kept: choose(sizes, ratio, layers, importanceOf),
-  }
-}
-
-async function measured(
-  checkpoint: Checkpoint,
-  config: LlamaConfig,
-  device: Device,
-  { importance, grouping, layers, signal }: PruneSettings,
-  calibration: () => Promise<MicroBatch>,
-): Promise<(layer: number) => LayerImportance> {
-  const sizes: Dimensions = config
-  const model = buildModel(
-    config,
-    device,
-    checkpointSource(checkpoint, device, { quantize: 'none', checkFinite: true }),
-  )
-  try {
-    const scores =
-      importance === 'magnitude'
-        ? new Map(range(layers).map((layer) => [layer, layerImportance(model.layers[layer]!, sizes, grouping)]))
-        : taylor(model, await calibration())
-    return (layer) => scores.get(layer)!
-  } finally {
-    disposeModel(model)
-  }
-
-  function taylor(model: Model, text: MicroBatch): Map<number, LayerImportance> {
-    const measure = (on: Model, arena: Arena) => taylorImportance(on, arena, text, sizes, layers, grouping, signal)
-    const arena = arenaFor(model, measure)
-    try {
-      return measure(model, arena)
-    } finally {
-      arena.dispose()
-    }
-  }
-}
-
-const range = ([start, end]: readonly [number, number]): number[] =>
-  Array.from({ length: end - start }, (_, i) => start + i)

@@ -17,6 +17,11 @@ export type Dimensions = Omit<PruningPlan['source'], 'name' | 'fingerprint'>
 /** All but the first four and the last two, half-open, as in the paper. */
 export const layersToPruneByDefault = (numHiddenLayers: number): [number, number] => [4, numHiddenLayers - 2]
 
+export const dimensionsOf = (config: LlamaConfig): Dimensions => {
+  const { hiddenSize, intermediateSize, numHiddenLayers, numAttentionHeads, numKeyValueHeads, headDim } = config
+  return { hiddenSize, intermediateSize, numHiddenLayers, numAttentionHeads, numKeyValueHeads, headDim }
+}
+
 /**
  * The layers to prune, half-open. By default {@link layersToPruneByDefault}.
  * @throws {ConfigError} `E_CONFIG`: the model has no such layers
@@ -34,11 +39,17 @@ export function layersToPrune(
   })
 }
 
+/** How many structures of a layer stay. */
+export interface KeptCounts {
+  readonly channels: number
+  readonly kvHeads: number
+}
+
 /**
  * How many channels and kv heads stay at `ratio`.
  * @throws {ConfigError} `E_CONFIG`: nothing would be left
  */
-export function keptCounts(source: Dimensions, ratio: number): { channels: number; kvHeads: number } {
+export function keptCounts(source: Dimensions, ratio: number): KeptCounts {
   const { intermediateSize: channels, numKeyValueHeads: kvHeads } = prunedWidths(source, ratio, ratio)
   if (ratio >= 0 && channels > 0 && kvHeads > 0) return { channels, kvHeads }
   throw new ConfigError('E_CONFIG', 'the pruning ratio leaves nothing of a layer', {
@@ -56,14 +67,25 @@ export function keptCounts(source: Dimensions, ratio: number): { channels: numbe
 export function choose(
   source: Dimensions,
   ratio: number,
-  [start, end]: readonly [number, number],
+  layers: readonly [number, number],
   importanceOf: (layer: number) => LayerImportance,
 ): KeptLayer[] {
   const counts = keptCounts(source, ratio)
+  return chooseCounts(layers, importanceOf, () => counts)
+}
+
+/** {@link choose} with counts of each layer's own. */
+export function chooseCounts(
+  [start, end]: readonly [number, number],
+  importanceOf: (layer: number) => LayerImportance,
+  countsOf: (layer: number) => KeptCounts,
+): KeptLayer[] {
   return Array.from({ length: end - start }, (_, i) => {
-    const { channels, kvHeads } = importanceOf(start + i)
+    const layer = start + i
+    const { channels, kvHeads } = importanceOf(layer)
+    const counts = countsOf(layer)
     return {
-      layer: start + i,
+      layer,
       channels: mostImportant(channels, counts.channels),
       kvHeads: mostImportant(kvHeads, counts.kvHeads),
     }
@@ -130,4 +152,16 @@ export function prunedConfig(config: LlamaConfig, kept: readonly KeptLayer[]): L
     return { intermediateSize: layer.channels.length, numKeyValueHeads, numAttentionHeads: numKeyValueHeads * group }
   })
   return { ...config, layers }
+}
+
+/** The widths that `ratio` leaves of the layers of a model: what stays does not matter to them. */
+export function uniformConfig(config: LlamaConfig, ratio: number, layers: readonly [number, number]): LlamaConfig {
+  const equal = {
+    channels: new Float32Array(config.intermediateSize),
+    kvHeads: new Float32Array(config.numKeyValueHeads),
+  }
+  return prunedConfig(
+    config,
+    choose(config, ratio, layers, () => equal),
+  )
 }

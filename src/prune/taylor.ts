@@ -5,11 +5,11 @@ import { type Tensor, zeros } from '../tensor/tensor.ts'
 import { uniform } from '../train/recompute.ts'
 import { accumulate } from '../train/step.ts'
 import { type StopSignal, stopIfAborted } from '../worker/protocol.ts'
-import { type Grouping, layerImportance } from './importance.ts'
+import { layerImportance, type WeightScore } from './importance.ts'
 import type { Dimensions, LayerImportance } from './plan.ts'
 
 /**
- * First-order Taylor importance |w * dL/dw| of the layers in `range` (half-open), L the mean next-token loss over all of
+ * Taylor importance |w * dL/dw|, or its square, of the layers in `range` (half-open), L the mean next-token loss over all of
  * `calibration` in one forward and backward pass. Gradients of one layer exist at a time.
  */
 export function taylorImportance(
@@ -18,7 +18,7 @@ export function taylorImportance(
   calibration: MicroBatch,
   source: Dimensions,
   [start, end]: readonly [number, number],
-  grouping: Grouping,
+  score: Omit<WeightScore, 'gradOf'>,
   signal: StopSignal,
 ): Map<number, LayerImportance> {
   const scores = new Map<number, LayerImportance>()
@@ -37,10 +37,7 @@ export function taylorImportance(
         layer[projection].grad = grad
       }
       backward()
-      scores.set(
-        index,
-        layerImportance(layer, source, grouping, (projection) => grads.get(projection)),
-      )
+      scores.set(index, layerImportance(layer, source, { ...score, gradOf: (projection) => grads.get(projection) }))
       for (const projection of projectionNames) delete layer[projection].grad
     },
   })

@@ -1,11 +1,14 @@
 import { batchStream } from '../data/batches.ts'
 import type { Examples } from '../data/encode.ts'
 import { type Checkpoint, writeCheckpoint } from '../formats/huggingFace.ts'
+import type { Adapter } from '../lora/adapter.ts'
+import { adapterFrom, addAdapter, loraDefaults } from '../lora/attach.ts'
+import { writeMerged } from '../lora/merge.ts'
 import { firstThat, memoryBudget } from '../memory/budget.ts'
-import { arenaBytes, fullMicroBatch, metaTwin } from '../memory/measure.ts'
+import { arenaBytes, fullMicroBatch, metaModel, metaTwin } from '../memory/measure.ts'
 import { expectedTensors } from '../model/config.ts'
-import { buildModel, linears, type Model, norms } from '../model/model.ts'
-import type { OpenCheckpoint } from '../model/open.ts'
+import { buildModel, disposeModel, linears, type Model, norms, parseModule } from '../model/model.ts'
+import { type OpenCheckpoint, readModel } from '../model/open.ts'
 import { converted, heldDtype, readTensor } from '../model/weights.ts'
 import { cast, copyInto } from '../native/cast.ts'
 import type { ResolvedOptions } from '../options.ts'
@@ -18,9 +21,10 @@ import { AdamW, adamWDefaults } from './adamW.ts'
 import type { RunEvent } from './events.ts'
 import { hostInputs } from './layerInputs.ts'
 import { runLoop } from './loop.ts'
-import { ParameterSet } from './parameters.ts'
+import { type Parameter, ParameterSet } from './parameters.ts'
 import { type RecomputePlan, recomputePlans } from './recompute.ts'
 import { accumulate } from './step.ts'
+import { type OpenTeacher, openTeacher } from './teacher.ts'
 
 /**
  * Names of the weights that alignment trains: all but the output head, as the reference does. Tied embeddings are the head,
@@ -31,12 +35,20 @@ export function alignedNames({ config }: Pick<OpenCheckpoint, 'config'>): string
   return Array.from(expectedTensors(config).keys()).filter((name) => name !== fixed)
 }
 
+/** A model and what of it trains. */
+export interface Trainable {
+  model: Model
+  parameters: ParameterSet
+  /** Weights that train and whose zeros are what pruning cut, and stay. */
+  sparse?: Parameter[]
+}
+
 /** A model whose weights `names` train: they lie in f32 in a parameter set. The others are read as they are stored. */
 export function openTrainable(
   { checkpoint, config }: OpenCheckpoint,
   names: readonly string[],
   device: Device,
-): { model: Model; parameters: ParameterSet } {
+): Required<Trainable> {
   const shapes = expectedTensors(config)
   const parameters = new ParameterSet(device, new Map(names.map((name) => [name, shapes.get(name)!])))
   const weight = (name: string): Tensor => {
@@ -49,7 +61,9 @@ export function openTrainable(
   }
   const model = buildModel(config, device, { linear: weight, table: weight, vector: weight })
   trainWeights(model, parameters)
-  return { model, parameters }
+  const isSparse = (name: string) =>
+    checkpoint.pruning?.pattern !== undefined && name.endsWith('.weight') && parseModule(name) !== undefined
+  return { model, parameters, sparse: names.filter(isSparse).map((name) => parameters.get(name)) }
 }
 
 /** Lets backward add the gradients of `parameters`, which are weights of `model`, to theirs. */
@@ -65,23 +79,69 @@ export function trainWeights(model: Model, parameters: ParameterSet): void {
   if (tied) model.head.linear.grad = tied
 }
 
-/** Continual pre-training of a pruned model on running text (the paper's "alignment"); its weights change in place. */
-export function alignModel(
-  { model, parameters }: { model: Model; parameters: ParameterSet },
+type AlignOptions = NonNullable<ResolvedOptions['align']> & Pick<ResolvedOptions, 'seed' | 'resume'>
+
+/**
+ * Aligns the pruned model `source` to running text and writes the result to the folder `dir`: trains its own weights, or
+ * with `lora` pairs that are merged into them afterwards; with `distill` to the predictions of the original as well.
+ * @param folder of checkpoints
+ */
+export function align(
+  source: OpenCheckpoint,
   examples: Examples,
-  options: NonNullable<ResolvedOptions['align']> & Pick<ResolvedOptions, 'seed' | 'resume'>,
+  options: AlignOptions,
+  device: Device,
+  folder: string,
+  dir: string,
+  context: Context<RunEvent>,
+): void {
+  const { lora, distill, seed } = options
+  const teacher = distill && openTeacher(distill, source, device)
+  const trainable = lora ? openPairs(source, lora, seed, device) : openTrainable(source, alignedNames(source), device)
+  try {
+    alignModel(trainable, examples, options, folder, context, teacher)
+    if (lora) writeMergedPairs(source.checkpoint, adapterFrom(trainable.parameters, pairsOf(lora), dir), dir)
+    else writeAligned(source.checkpoint, trainable.parameters, dir)
+  } finally {
+    // On a GPU the small model trains in what this frees.
+    teacher?.dispose()
+    disposeModel(trainable.model)
+    trainable.parameters.dispose()
+  }
+}
+
+type Pairs = NonNullable<AlignOptions['lora']>
+const pairsOf = ({ rank, alpha }: Pairs) => ({ ...loraDefaults, rank, alpha, dropout: 0 })
+
+function openPairs(source: OpenCheckpoint, lora: Pairs, seed: number, device: Device): Trainable {
+  const model = readModel(source, device, lora.quantize)
+  return { model, parameters: addAdapter(model, pairsOf(lora), seed) }
+}
+
+/** Where single weights were cut, they stay cut. */
+function writeMergedPairs(checkpoint: Checkpoint, adapter: Adapter, dir: string): void {
+  writeMerged(checkpoint, adapter, dir, { keepZeros: checkpoint.pruning?.pattern !== undefined })
+}
+
+/** Continual pre-training of a pruned model on running text (the paper's "alignment"); what trains changes in place. */
+function alignModel(
+  { model, parameters, sparse = [] }: Trainable,
+  examples: Examples,
+  options: AlignOptions,
   folder: string,
   context: Context<RunEvent>,
+  teacher: OpenTeacher | undefined,
 ): void {
   const { microBatchSize, sequenceLength, weightDecay, maxGradNorm, steps, seed, resume } = options
   const { device, config } = model
   const tokens = microBatchSize * sequenceLength
   const hostFor = (on: Device, recompute: RecomputePlan) => hostInputs(on, recompute, tokens, config.hiddenSize)
   const twin = metaTwin(model)
+  const teacherTwin = teacher && { ...teacher, model: metaModel(teacher.model.config, 'none', device) }
   const bytesOf = (recompute: RecomputePlan) =>
     arenaBytes(device, (arena) => {
       const trainer = { model: twin, arena, host: hostFor(arena, recompute), recompute }
-      accumulate(trainer, fullMicroBatch(tokens), 1, zeros(arena, [1], 'f32'))
+      accumulate(trainer, fullMicroBatch(tokens), 1, zeros(arena, [1], 'f32'), { teacher: teacherTwin })
     })
   const streamOptions = { ...options, packing: false, shuffle: true, dropLast: false }
   disposing((own) => {
@@ -95,7 +155,7 @@ export function alignModel(
     runLoop(
       {
         stage: 'align',
-        trainer: { model, parameters, optimizer, arena, host, maxGradNorm, recompute, dropout },
+        trainer: { model, parameters, sparse, teacher, optimizer, arena, host, maxGradNorm, recompute, dropout },
         batches: (state) => batchStream(examples, streamOptions, state),
         schedule: { ...options, totalSteps: steps },
         folder,

@@ -6,23 +6,28 @@ import { describeStatistics } from '../data/statistics.ts'
 import { AbortError, ConfigError } from '../errors.ts'
 import { fingerprint } from '../formats/huggingFace.ts'
 import { writeAdapter } from '../formats/peft.ts'
-import { formatPruning, planDigest } from '../formats/pruningJson.ts'
+import { formatPruning, type PruningPlan, planDigest } from '../formats/pruningJson.ts'
 import type { Adapter } from '../lora/adapter.ts'
 import { recoverAdapter } from '../lora/recover.ts'
+import { type ScaleTrial, scaleAdapter, searchScale } from '../lora/scale.ts'
 import { memoryBudget, planWithin } from '../memory/budget.ts'
+import { formatBytes, parseBytes } from '../memory/bytes.ts'
 import type { MemoryPlan, TrainingShape } from '../memory/planner.ts'
 import { withSavings } from '../memory/savings.ts'
 import { disposeModel } from '../model/model.ts'
 import { type OpenCheckpoint, openModelFolder, readModel } from '../model/open.ts'
 import { addon } from '../native/load.ts'
 import type { ResolvedOptions } from '../options.ts'
+import { ratioWithin } from '../prune/budget.ts'
+import { cutsStructures } from '../prune/methods.ts'
+import { layersToPrune } from '../prune/plan.ts'
 import { pruneModel } from '../prune/prune.ts'
 import { describeDevice, openDevice } from '../tensor/device.ts'
 import { disposing } from '../tensor/disposing.ts'
 import type { Device } from '../tensor/tensor.ts'
 import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts'
 import type { Context } from '../worker/protocol.ts'
-import { alignedNames, alignModel, openTrainable, writeAligned } from './align.ts'
+import { align as alignTo } from './align.ts'
 import type { RunEvent, Stage } from './events.ts'
 import { openRunFolder, type RunFolder } from './runFolder.ts'
 import { sampleAnswers } from './samples.ts'
@@ -36,6 +41,8 @@ export interface TrainResult {
     steps: number
     /** Of the last evaluation that was kept; absent without evaluation data. */
     evaluation?: { step: number; loss: number; perplexity: number }
+    /** With `recover.scale: 'auto'`: the factor that was taken, and the large model's loss with it. */
+    recovery?: ScaleTrial
     plan: MemoryPlan
     seconds: number
   }
@@ -49,6 +56,12 @@ export async function trainLoRAMRun(options: ResolvedOptions, context: Context<R
   const began = performance.now()
   const device = openDevice(options.device)
   const source = openModelFolder(options.model)
+  if (options.recover.scale !== 1 && !options.prune && !source.checkpoint.pruning) {
+    throw new ConfigError('E_CONFIG', 'there is nothing to recover from a model that is not pruned', {
+      field: 'recover.scale',
+      remedy: 'add prune, or leave recover.scale out',
+    })
+  }
   const tokenizer = loadTokenizer(options.model)
   const notices: string[] = [`computing on ${describeDevice(device)}`, ...source.warnings]
   const folder = openRunFolder(options, (message) => notices.push(message))
@@ -69,12 +82,15 @@ export async function trainLoRAMRun(options: ResolvedOptions, context: Context<R
     const small = await alignStage(run, await pruneStage(run, source))
     const plan = memoryPlan(run, small)
     emit({ type: 'plan', plan })
-    const { adapter, progress } = trainStage(run, small, examples, plan)
-    recoverStage(run, adapter, small)
+    const { adapter, progress } = trainStage(run, small, examples, plan, source)
+    const recovery = recoverStage(run, adapter, small, source, examples.eval)
     const { best, step: steps } = progress
     const evaluation = best && { ...best, perplexity: Math.exp(best.loss) }
     const seconds = (performance.now() - began) / 1000
-    return { adapter: options.output, metrics: { steps, ...(evaluation && { evaluation }), plan, seconds } }
+    return {
+      adapter: options.output,
+      metrics: { steps, ...(evaluation && { evaluation }), ...(recovery && { recovery }), plan, seconds },
+    }
   } finally {
     folder.close()
     for (const owner of [...datasets, ...sinks]) owner.close()
@@ -114,10 +130,11 @@ async function pruneStage(run: Run, source: OpenCheckpoint): Promise<OpenCheckpo
   const { prune, seed, data } = run.options
   if (!prune) return source
   return folderStage(run, 'prune', 'pruned', async (dir) => {
+    const ratio = ratioForMemory(run, prune, source)
     await pruneModel(
       source,
       () => run.tokenizer,
-      { ...prune, seed, trainingData: data.train },
+      { ...prune, ...(ratio !== undefined && { ratio }), seed, trainingData: data.train },
       run.device,
       dir,
       run.context.signal,
@@ -126,7 +143,7 @@ async function pruneStage(run: Run, source: OpenCheckpoint): Promise<OpenCheckpo
 }
 
 async function alignStage(run: Run, pruned: OpenCheckpoint): Promise<OpenCheckpoint> {
-  const { align, seed, resume } = run.options
+  const { align, prune, model, seed, resume } = run.options
   if (!align) return pruned
   if (!pruned.checkpoint.pruning) {
     throw new ConfigError('E_CONFIG', 'only a pruned model is aligned', {
@@ -139,12 +156,9 @@ async function alignStage(run: Run, pruned: OpenCheckpoint): Promise<OpenCheckpo
       run,
       corpusExamples(align.data, run.tokenizer, align.sequenceLength, loadContext(run)),
     )
-    const trainable = openTrainable(pruned, alignedNames(pruned), run.device)
-    alignModel(trainable, examples, { ...align, seed, resume }, run.folder.at('alignCheckpoints'), run.context)
-    writeAligned(pruned.checkpoint, trainable.parameters, dir)
-    // On a GPU the small model trains in what this frees.
-    disposeModel(trainable.model)
-    trainable.parameters.dispose()
+    const teacher = align.distill && { teacher: prune && model, ...align.distill }
+    const settings = { ...align, ...(teacher && { distill: teacher }), seed, resume }
+    alignTo(pruned, examples, settings, run.device, run.folder.at('alignCheckpoints'), dir, run.context)
   })
 }
 
@@ -154,7 +168,10 @@ function trainStage(
   small: OpenCheckpoint,
   examples: { train: Examples; eval?: Examples },
   plan: MemoryPlan,
+  original: OpenCheckpoint,
 ): ReturnType<typeof trainAdapter> {
+  const rotate = options.prune?.rotate
+  const rotating = rotate && { ...rotate, original, plan: small.checkpoint.pruning! }
   context.emit({ type: 'stage', stage: 'train', status: 'started' })
   try {
     return disposing((own) => {
@@ -164,7 +181,7 @@ function trainStage(
         for (const answer of sampleAnswers(model, tokenizer, examples.eval ?? examples.train, options.log.samples))
           context.emit({ type: 'sample', stage: 'train', step, ...answer })
       }
-      const trained = trainAdapter(model, examples, options, plan, folder.at('checkpoints'), context, sample)
+      const trained = trainAdapter(model, examples, options, plan, folder.at('checkpoints'), context, sample, rotating)
       context.emit({ type: 'stage', stage: 'train', status: 'finished' })
       return trained
     })
@@ -174,18 +191,54 @@ function trainStage(
 }
 
 /** Brings the adapter to the original's dimensions and writes both. */
-function recoverStage({ options, folder, context }: Run, adapter: Adapter, { checkpoint }: OpenCheckpoint): void {
+function recoverStage(
+  run: Run,
+  adapter: Adapter,
+  { checkpoint }: OpenCheckpoint,
+  original: OpenCheckpoint,
+  held: Examples | undefined,
+): ScaleTrial | undefined {
+  const { options, context } = run
   const { pruning } = checkpoint
   const trained = { ...adapter, base: fingerprint(checkpoint) }
   if (!pruning) {
     writeAdapter(options.output, trained)
-    return
+    return undefined
   }
   context.emit({ type: 'stage', stage: 'recover', status: 'started' })
+  const { fill, scale } = options.recover
+  const recovered = options.prune?.rotate
+    ? { ...adapter, base: pruning.source.fingerprint, baseModel: pruning.source.name }
+    : recoverAdapter(writePrunedAdapter(run, trained, pruning), pruning, fill)
+  const best = scale === 'auto' ? scaleOnHeldOut(run, recovered, original, held!) : undefined
+  writeAdapter(options.output, scaleAdapter(recovered, best?.scale ?? (scale as number)))
+  context.emit({ type: 'stage', stage: 'recover', status: 'finished' })
+  return best
+}
+
+function writePrunedAdapter({ folder }: Run, trained: Adapter, pruning: PruningPlan): Adapter {
   const small = { ...trained, pruning: planDigest(pruning) }
   writeAdapter(folder.at('prunedAdapter'), small, { 'pruning.json': formatPruning(pruning) })
-  writeAdapter(options.output, recoverAdapter(small, pruning, options.recover.fill))
-  context.emit({ type: 'stage', stage: 'recover', status: 'finished' })
+  return small
+}
+
+/** Tries factors on the recovered update with the large model, held as training held the small one. */
+function scaleOnHeldOut(
+  { options, device, context }: Run,
+  adapter: Adapter,
+  original: OpenCheckpoint,
+  held: Examples,
+): ScaleTrial {
+  const { train, data, quantize } = options
+  const sizes = { microBatchSize: train.microBatchSize, sequenceLength: data.sequenceLength }
+  const model = readModel(original, device, quantize)
+  try {
+    return searchScale(model, adapter, held, sizes, context.signal, ({ scale, loss }) =>
+      context.emit({ type: 'notice', message: `recovered update times ${scale}: held-out loss ${loss.toFixed(4)}` }),
+    )
+  } finally {
+    disposeModel(model)
+  }
 }
 
 async function loadData(run: Run): Promise<{ train: Examples; eval?: Examples }> {
@@ -212,8 +265,14 @@ function nothingHeld(examples: number, evalSplit: number): ConfigError {
   })
 }
 
-const trainingShape = ({ quantize, lora, train, data }: ResolvedOptions): TrainingShape => ({
+function memoryPlan({ options, device }: Run, { config }: OpenCheckpoint): MemoryPlan {
+  const budget = memoryBudget(options.memory, device.kind === 'cuda')
+  return planWithin(config, trainingShape(options), options.train, budget, device)
+}
+
+const trainingShape = ({ quantize, lora, train, data, prune }: ResolvedOptions): TrainingShape => ({
   quantize,
+  rotates: prune?.rotate !== undefined,
   lora,
   microBatchSize: train.microBatchSize,
   sequenceLength: data.sequenceLength,
@@ -233,7 +292,21 @@ const loadContext = (run: Run) => ({
   signal: run.context.signal,
 })
 
-function memoryPlan({ options, device }: Run, { config }: OpenCheckpoint): MemoryPlan {
-  const budget = memoryBudget(options.memory, device.kind === 'cuda')
-  return planWithin(config, trainingShape(options), options.train, budget, device)
+/** The ratio that a memory budget asks for, where none is given and a ratio makes the model smaller. */
+function ratioForMemory(
+  { options, device, context }: Run,
+  { method, ratio, targetParams, layers }: NonNullable<ResolvedOptions['prune']>,
+  { config }: OpenCheckpoint,
+): number | undefined {
+  const { memory, train } = options
+  if (memory === undefined || ratio !== undefined || targetParams !== undefined || !cutsStructures(method)) {
+    return ratio
+  }
+  const budget = { shape: trainingShape(options), choice: train, bytes: parseBytes(memory, 'memory') }
+  const chosen = ratioWithin(config, layersToPrune(config.numHiddenLayers, layers), budget, device)
+  context.emit({
+    type: 'notice',
+    message: `pruning ratio ${chosen}, the smallest that fits ${formatBytes(budget.bytes)}`,
+  })
+  return chosen
 }

@@ -1,16 +1,25 @@
 import type { Batch, MicroBatch } from '../data/batches.ts'
 import { blockBackward, blockForward, kept, remade, type Tokens } from '../model/block.ts'
-import { headLoss, targetsOf } from '../model/head.ts'
+import { headLoss, type Teaching, targetsOf } from '../model/head.ts'
 import type { Dropout } from '../model/linear.ts'
-import { embed, embedBackward, type Model } from '../model/model.ts'
-import { clipGradNorm } from '../native/optimizer.ts'
+import { embed, embedBackward, type Model, modelForward } from '../model/model.ts'
+import { clipGradNorm, keepZeros } from '../native/optimizer.ts'
 import type { Arena } from '../tensor/arena.ts'
 import { awaitTransfers } from '../tensor/hostMemory.ts'
 import { type Tensor, tensorFrom, zeros } from '../tensor/tensor.ts'
 import type { AdamW } from './adamW.ts'
 import { LayerInputs } from './layerInputs.ts'
-import type { ParameterSet } from './parameters.ts'
+import type { Parameter, ParameterSet } from './parameters.ts'
 import { type RecomputePlan, recomputeOf } from './recompute.ts'
+import type { Rotation } from './rotation.ts'
+
+/** A model whose predictions another one learns, besides the targets. */
+export interface Teacher {
+  readonly model: Model
+  /** Share of the divergence from its predictions in the loss. */
+  readonly weight: number
+  readonly temperature: number
+}
 
 export interface Trainer {
   readonly model: Model
@@ -22,6 +31,11 @@ export interface Trainer {
   /** Holds the layer inputs that `recompute` offloads. */
   readonly host?: Tensor | undefined
   readonly maxGradNorm: number
+  /** Of a model whose single weights were cut: those that train, whose zeros stay. */
+  readonly sparse?: readonly Parameter[]
+  readonly teacher?: Teacher | undefined
+  /** Where `parameters` are those of the original, and `model` is a slice of it that changes. */
+  readonly rotation?: Rotation | undefined
   readonly recompute: RecomputePlan
   readonly dropout: { readonly rate: number; readonly seed: number }
 }
@@ -35,13 +49,19 @@ export interface StepResult {
 
 /** One optimizer step. Micro-batches add up their gradients; every target of the batch weighs the same. */
 export function trainStep(trainer: Trainer, batch: Batch, learningRate: number): StepResult {
-  const { parameters, optimizer, arena } = trainer
+  const { parameters, optimizer, arena, rotation } = trainer
+  rotation?.before(optimizer.step)
   const start = arena.mark()
   const loss = zeros(arena, [1], 'f32')
   parameters.zeroGrads()
   for (const [i, micro] of batch.microBatches.entries()) {
-    accumulate(trainer, micro, 1 / batch.targetCount, loss, { dropout: dropoutOf(trainer, i) })
+    accumulate(trainer, micro, 1 / batch.targetCount, loss, {
+      dropout: dropoutOf(trainer, i),
+      teacher: trainer.teacher,
+    })
   }
+  rotation?.after()
+  for (const { value, grad } of trainer.sparse ?? []) keepZeros(value, grad)
   const gradNorm = clipGradNorm(parameters.grads, trainer.maxGradNorm, arena)
   optimizer.update(learningRate)
   const result = { loss: loss.item(), gradNorm: gradNorm.item() }
@@ -59,40 +79,51 @@ export function accumulate(
   micro: MicroBatch,
   scale: number,
   loss: Tensor,
-  options: { dropout?: Dropout; aroundLayer?: (index: number, backward: () => void) => void } = {},
+  options: {
+    dropout?: Dropout
+    teacher?: Teacher | undefined
+    aroundLayer?: (index: number, backward: () => void) => void
+  } = {},
 ): void {
-  const { dropout, aroundLayer = (_index, backward) => backward() } = options
+  const { dropout, teacher, aroundLayer = (_index, backward) => backward() } = options
   const { constants } = model
   const start = arena.mark()
   if (host) awaitTransfers(arena) // of a step that failed
   const tokens = toDevice(arena, micro, dropout)
   const dx = zeros(arena, [micro.ids.length, model.config.hiddenSize], arena.activations)
 
+  const teaching = teacher && teachingOf(teacher, arena, tokens)
   let x = embed(model, tokens.ids)
   const inputs = new LayerInputs(x, recompute, host)
-  const layers = model.layers.map((layer, i) => {
+  // Layers are asked for when they are needed: of a streamed model one is in memory.
+  const layers = Array.from(model.layers.keys(), (i) => {
     const mark = arena.mark()
     const setting = recomputeOf(recompute, i)
     const cheap = setting === 'none' ? kept : remade(arena)
     const input = x
     x = inputs.outputOf(i)
     const forward = (y?: Tensor) => {
-      const output = blockForward(layer, constants, input, y, tokens, { cheap })
+      const output = blockForward(model.layers[i]!, constants, input, y, tokens, { cheap })
       arena.releaseTemporary()
       return output
     }
     const saved = setting === 'full' ? void arena.temporary(() => forward(x)) : forward(x)
-    return { layer, mark, saved: () => saved ?? forward() }
+    return { mark, saved: () => saved ?? forward() }
   })
-  headLoss(model.head, constants.rmsNormEps, x, targetsOf(micro.targets), scale, loss, { dx, dropout })
-  for (const [i, { layer, mark, saved }] of Array.from(layers.entries()).reverse()) {
+  headLoss(model.head, constants.rmsNormEps, x, targetsOf(micro.targets), scale, loss, { dx, dropout, teaching })
+  for (const [i, { mark, saved }] of Array.from(layers.entries()).reverse()) {
     inputs.restore(i)
     const output = saved()
-    aroundLayer(i, () => blockBackward(layer, constants, output, dx, tokens))
+    aroundLayer(i, () => blockBackward(model.layers[i]!, constants, output, dx, tokens))
     arena.release(mark)
   }
   embedBackward(model, tokens.ids, dx)
   arena.release(start)
+}
+
+function teachingOf({ model, ...rest }: Teacher, arena: Arena, tokens: Tokens): Teaching {
+  const { head, constants } = model
+  return { ...rest, head, rmsNormEps: constants.rmsNormEps, x: modelForward(model, arena, tokens) }
 }
 
 /** Copies a micro-batch into the arena. */

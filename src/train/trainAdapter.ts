@@ -1,11 +1,13 @@
 import { existsSync } from 'node:fs'
 import { batchStream, evaluationBatches } from '../data/batches.ts'
 import type { Examples } from '../data/encode.ts'
+import type { PruningPlan } from '../formats/pruningJson.ts'
 import { evaluateLoss } from '../infer/perplexity.ts'
 import type { Adapter } from '../lora/adapter.ts'
 import { adapterFrom, addAdapter } from '../lora/attach.ts'
 import type { MemoryPlan } from '../memory/planner.ts'
 import type { Model } from '../model/model.ts'
+import type { OpenCheckpoint } from '../model/open.ts'
 import type { ResolvedOptions } from '../options.ts'
 import { Arena } from '../tensor/arena.ts'
 import { disposing } from '../tensor/disposing.ts'
@@ -15,14 +17,17 @@ import type { Progress } from './checkpoint.ts'
 import type { RunEvent } from './events.ts'
 import { hostInputs } from './layerInputs.ts'
 import { runLoop } from './loop.ts'
+import { Rotation, type RotationOptions } from './rotation.ts'
 
 /** Steps that `epochs` over `examples` take, unless `maxSteps` is less. */
 export const totalSteps = ({ epochs, maxSteps }: ResolvedOptions['train'], batchesPerEpoch: number): number =>
   Math.min(Math.ceil(epochs * batchesPerEpoch), maxSteps ?? Number.POSITIVE_INFINITY)
 
 /**
- * Trains a new adapter on `model` and gives it back with the widths that the model has.
+ * Trains a new adapter on `model` and gives it back with the widths that the model has, or, where the model is a slice that
+ * changes, with those of the original.
  * @param sample is called with the model's adapter in place, at the start of a new run and at the end
+ * @param rotating the original, and the plan of the first slice
  */
 export function trainAdapter(
   model: Model,
@@ -32,6 +37,7 @@ export function trainAdapter(
   folder: string,
   context: Context<RunEvent>,
   sample: (step: number) => void,
+  rotating?: { original: OpenCheckpoint; plan: PruningPlan } & RotationOptions,
 ): { adapter: Adapter; progress: Progress } {
   const { data, lora, train, seed, resume } = options
   const { microBatchSize, weightDecay, maxGradNorm } = train
@@ -42,19 +48,23 @@ export function trainAdapter(
   const { batchesPerEpoch } = batchStream(examples.train, streamOptions)
   const held = examples.eval
   return disposing((own) => {
-    const parameters = own(addAdapter(model, lora, seed))
+    const settings = rotating && { ...rotating, quantize: options.quantize, seed }
+    const rotation = settings && own(new Rotation(model, settings.original, settings.plan, lora, settings))
+    const parameters = rotation?.parameters ?? own(addAdapter(model, lora, seed))
     const optimizer = own(new AdamW(parameters, { ...adamWDefaults, weightDecay }))
     const arena = own(new Arena(device, bytes.activations))
     const host = own(hostInputs(device, recompute, microBatchSize * sequenceLength, config.hiddenSize))
     const dropout = { rate: lora.dropout, seed }
     // In the arena of a step, which is empty between steps and never needs less.
-    const evaluate = (held: Examples) =>
-      evaluateLoss(model, arena, evaluationBatches(held, { microBatchSize, sequenceLength }), context.signal)
+    const evaluate = (held: Examples) => {
+      rotation?.before(optimizer.step)
+      return evaluateLoss(model, arena, evaluationBatches(held, { microBatchSize, sequenceLength }), context.signal)
+    }
     if (!existsSync(folder)) sample(0)
     const progress = runLoop(
       {
         stage: 'train',
-        trainer: { model, parameters, optimizer, arena, host, maxGradNorm, recompute, dropout },
+        trainer: { model, parameters, rotation, optimizer, arena, host, maxGradNorm, recompute, dropout },
         batches: (state) => batchStream(examples.train, streamOptions, state),
         schedule: { ...train, totalSteps: totalSteps(train, batchesPerEpoch) },
         folder,

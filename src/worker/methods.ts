@@ -14,12 +14,13 @@ import { openScheduler, type ServedModels } from '../infer/serving.ts'
 import { scoreTask, type TaskScore } from '../infer/tasks/index.ts'
 import { writeMerged } from '../lora/merge.ts'
 import { recoverAdapter } from '../lora/recover.ts'
+import { scaleAdapter } from '../lora/scale.ts'
 import { openModelFolder } from '../model/open.ts'
 import type * as options from '../options.ts'
 import { pruneModel } from '../prune/prune.ts'
 import { openDevice } from '../tensor/device.ts'
 import { loadTokenizer } from '../tokenizer/tokenizer.ts'
-import { alignedNames, alignModel, openTrainable, writeAligned } from '../train/align.ts'
+import { align } from '../train/align.ts'
 import type { RunEvent } from '../train/events.ts'
 import { type TrainResult, trainLoRAMRun } from '../train/run.ts'
 import type { Context } from './protocol.ts'
@@ -51,10 +52,16 @@ export const methods = {
       notice,
       signal,
     })
-    const trainable = openTrainable(source, alignedNames(source), openDevice(given.device))
-    alignModel(trainable, dataset.examples, given, `${given.output}.checkpoints`, context)
+    align(
+      source,
+      dataset.examples,
+      given,
+      openDevice(given.device),
+      `${given.output}.checkpoints`,
+      given.output,
+      context,
+    )
     dataset.close()
-    writeAligned(source.checkpoint, trainable.parameters, given.output)
   },
 
   previewData: (
@@ -66,7 +73,7 @@ export const methods = {
     const file = given.pruning.endsWith('.json') ? given.pruning : path.join(given.pruning, 'pruning.json')
     const plan = readPruning(file)
     const recovered = recoverAdapter(readAdapter(given.adapter), plan, given.fill)
-    writeAdapter(given.output, recovered)
+    writeAdapter(given.output, scaleAdapter(recovered, given.scale))
   },
 
   async merge(given: Options<typeof options.mergeCommandOptions>, _context: Context<never>): Promise<void> {

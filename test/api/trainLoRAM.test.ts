@@ -4,18 +4,24 @@ import os from 'node:os'
 import path from 'node:path'
 import {
   AbortError,
+  align,
   ConfigError,
+  evaluate,
   FileError,
   loadModel,
   MemoryError,
   plan,
+  prune,
   RunError,
   type RunEvent,
+  recover,
   report,
   trainLoRAM,
 } from 'loram'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { fingerprint, openCheckpoint } from '../../src/formats/huggingFace.ts'
 import { readAdapter } from '../../src/formats/peft.ts'
+import { readPruning } from '../../src/formats/pruningJson.ts'
 import { writeTinyModel } from '../cli/support.ts'
 
 const folder = mkdtempSync(path.join(os.tmpdir(), 'loram api ✨ '))
@@ -43,6 +49,11 @@ const options = (over: object = {}) => ({
   device: 'cpu' as const,
   ...over,
 })
+
+/** Mean loss of the original model on the answers. */
+async function answerLoss(over: object): Promise<number> {
+  return (await evaluate({ model, data, sequenceLength: 48, device: 'cpu', ...over })).loss
+}
 
 /** So many steps that an abort after the first few comes long before the end. */
 const long = { ...options().train, maxSteps: 60, epochs: 60 }
@@ -100,13 +111,83 @@ describe('trainLoRAM', () => {
 
   test('learns: the recovered model predicts the answers better than the original', async () => {
     const { adapter } = await trainLoRAM(options({ train: { ...options().train, maxSteps: 30, epochs: 10 } }))
-    const perplexity = async (over: object) => {
-      const large = await loadModel(model, { device: 'cpu', ...over })
-      const result = await large.evaluate({ data, sequenceLength: 48 })
-      await large.close()
-      return result.perplexity
-    }
-    expect(await perplexity({ adapter })).toBeLessThan(0.8 * (await perplexity({})))
+    expect(await answerLoss({ adapter })).toBeLessThan((await answerLoss({})) - 0.2)
+  })
+
+  test.each([
+    { method: 'semi-structured', pattern: '2:4', criterion: 'wanda', calibration: { samples: 4, sequenceLength: 32 } },
+    { method: 'unstructured', ratio: 0.5, calibration: { data: text, samples: 8, sequenceLength: 32 } },
+  ] as const)('$method: the adapter is that of the masked model, for the original', async (prune) => {
+    const align = { data: text, steps: 2, batchSize: 2, sequenceLength: 32, distill: {}, lora: { rank: 2 } }
+    const given = options({ prune, align })
+    const { adapter } = await trainLoRAM(given)
+    const trained = readAdapter(path.join(given.output, 'run/prunedAdapter'))
+    const recovered = readAdapter(adapter)
+    expect(recovered.modules).toEqual(trained.modules)
+    expect(recovered.base).toBe(fingerprint(openCheckpoint(model)))
+    expect(trained.base).toBe(fingerprint(openCheckpoint(path.join(given.output, 'run/aligned'))))
+    expect(await answerLoss({ adapter })).toBeLessThan(await answerLoss({}))
+  })
+
+  test('a pruned and aligned model is all that others need: the original is not read', async () => {
+    const original = path.join(folder, 'original')
+    const published = path.join(folder, 'published')
+    writeTinyModel(original)
+    const magnitude = { ...options().prune, criterion: 'magnitude' as const }
+    await prune({ ...magnitude, model: original, output: `${published}.pruned`, device: 'cpu' })
+    await align({ model: `${published}.pruned`, output: published, data: text, steps: 2, batchSize: 2, device: 'cpu' })
+    for (const dir of [original, `${published}.pruned`]) rmSync(dir, { recursive: true })
+    const { model: _original, prune: _pruning, ...rest } = options()
+    const { adapter } = await trainLoRAM({ ...rest, model: published })
+    const recovered = path.join(folder, 'recovered')
+    await recover({ adapter: path.join(adapter, 'run/prunedAdapter'), pruning: published, output: recovered })
+    expect(readAdapter(recovered)).toEqual(readAdapter(adapter))
+    expect(await answerLoss({ adapter: recovered })).toBeLessThan(await answerLoss({}))
+  })
+
+  test('recover.scale auto takes the factor with which the large model is best on held-out data', async () => {
+    const plain = await trainLoRAM(options())
+    const run = trainLoRAM(options({ quantize: 'none', recover: { scale: 'auto' } }))
+    const trials = (await collect(run)).filter((e) => e.type === 'notice' && e.message.startsWith('recovered update'))
+    const { adapter, metrics } = await run
+    expect(trials).toHaveLength(6)
+    const { scale, loss } = metrics.recovery!
+    expect(await answerLoss({ adapter })).toBeCloseTo(loss, 4)
+    const unscaled = trials
+      .map((e) => (e.type === 'notice' ? e.message : ''))
+      .find((text) => text.includes('times 1:'))!
+    expect(loss).toBeLessThanOrEqual(Number(unscaled.split(' ').at(-1)) + 1e-4)
+    expect(scale).toBeGreaterThan(0)
+    expect(plain.metrics).not.toHaveProperty('recovery')
+  })
+
+  test('rotating slices train an adapter of the original, which learns; stopped and resumed it is the same', async () => {
+    const prune = { ...options().prune, rotate: { every: 2, core: 0.25 } }
+    const train = { ...long, maxSteps: 20 }
+    const whole = options({ prune, train })
+    const { adapter } = await trainLoRAM(whole)
+    const { modules, base } = readAdapter(adapter)
+    expect(modules.get('model.layers.1.mlp.gate_proj')!.b.shape).toEqual([176, 4])
+    expect(base).toBe(fingerprint(openCheckpoint(model)))
+    expect(existsSync(path.join(whole.output, 'run/prunedAdapter'))).toBe(false)
+    expect(await answerLoss({ adapter })).toBeLessThan((await answerLoss({})) - 0.1)
+    const { output } = options()
+    await abortAfter(3, { prune, train, output })
+    await trainLoRAM(options({ prune, train, output, resume: true }))
+    expect(digest(output)).toBe(digest(whole.output))
+  })
+
+  test('memory picks the pruning ratio where none is given', async () => {
+    const train = { ...options().train, recompute: 'full' as const }
+    const { metrics } = await trainLoRAM(options({ train, prune: undefined }))
+    const memory = Math.round(0.95 * metrics.plan.bytes.total)
+    const given = options({ train, prune: { layers: [1, 3] }, memory })
+    const run = trainLoRAM(given)
+    const notices = (await collect(run)).flatMap((e) => (e.type === 'notice' ? [e.message] : []))
+    expect(notices).toContainEqual(expect.stringMatching(/^pruning ratio 0\.\d+, /))
+    const { ratio } = readPruning(path.join(given.output, 'run/pruned/pruning.json'))
+    expect(ratio).toBeGreaterThan(0)
+    expect((await run).metrics.plan.bytes.total).toBeLessThanOrEqual(memory)
   })
 
   test.each([1, 5])(
@@ -163,6 +244,19 @@ describe('errors come with their class, code and remedy through the thread', () 
     const wrong = { ...options(), lora: { rnak: 8 } } as unknown as Parameters<typeof trainLoRAM>[0]
     expect(() => trainLoRAM(wrong)).toThrow(ConfigError)
     expect(() => trainLoRAM(wrong)).toThrow(/did you mean rank/)
+  })
+
+  test.each([
+    ['auto without the large model', { prune: undefined, recover: { scale: 'auto' } }, /only a run that prunes it/],
+    ['auto without held-out data', { data: { train: data }, recover: { scale: 'auto' } }, /data\.eval with auto/],
+    ['a factor where nothing is recovered', { prune: undefined, recover: { scale: 0.5 } }, /nothing to recover/],
+    ['rotation with alignment', { prune: { rotate: {} }, align: { data: text, steps: 1 } }, /none with prune.rotate/],
+    ['rotation of single weights', { prune: { method: 'unstructured', rotate: {} } }, /structured or random/],
+    ['a core of a random choice', { prune: { method: 'random', rotate: { core: 0.2 } } }, /structured with a core/],
+    ['rotation and filling', { prune: { rotate: {} }, recover: { fill: 'normal' } }, /nothing is left to fill/],
+  ])('%s is refused', async (_name, over, message) => {
+    const start = async () => await trainLoRAM(options(over as object))
+    await expect(start()).rejects.toMatchObject({ code: 'E_CONFIG', message: expect.stringMatching(message) })
   })
 
   test('a missing model', async () => {

@@ -79,7 +79,7 @@ describe('train', () => {
 })
 
 test('prune, then align', async () => {
-  const prune = ['prune', '--model', model, ...pruning, '--importance', 'magnitude', '--output', at('pruned')]
+  const prune = ['prune', '--model', model, ...pruning, '--criterion', 'magnitude', '--output', at('pruned')]
   expect(await loramJson(...prune)).toEqual({ output: at('pruned') })
   expect(existsSync(at('pruned/pruning.json'))).toBe(true)
   const align = ['align', '--model', at('pruned'), '--data', corpus, '--steps', '2', '--batch-size', '4']

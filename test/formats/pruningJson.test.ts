@@ -1,7 +1,13 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { formatPruning, type PruningPlan, readPruning, writePruning } from '../../src/formats/pruningJson.ts'
+import {
+  formatPruning,
+  type KeptLayer,
+  type PruningPlan,
+  readPruning,
+  writePruning,
+} from '../../src/formats/pruningJson.ts'
 import { plan } from './pruningPlan.ts'
 import { expectError, scratchFolder } from './scratch.ts'
 
@@ -9,6 +15,8 @@ const file = path.join(scratchFolder(), 'pruning.json')
 
 test.each<[string, PruningPlan]>([
   ['all it can hold', { ...plan, calibration: 'corpus.txt' }],
+  ['a core', { ...plan, core: plan.kept.map((kept) => ({ ...kept, channels: kept.channels.slice(1), kvHeads: [] })) }],
+  ['a pattern', { ...plan, method: 'wanda', pattern: '4:8', kept: [] }],
   ['the least', { method: 'taylor', ratio: 0.5, layers: [0, 0], source: plan.source, kept: [] }],
 ])('a plan with %s is read back', (_, whole) => {
   writePruning(file, whole)
@@ -55,12 +63,17 @@ describe('a plan that cannot be', () => {
     ['a channel is beyond the model', { kept: [{ ...first, channels: [176] }, second] }, 'kept, layer 0'],
     ['a head is beyond the model', { kept: [first, { ...second, kvHeads: [2] }] }, 'kept, layer 1'],
     ['all is cut', { ratio: 1 }, 'ratio'],
+    ['the core is not kept', { core: [{ ...first, channels: [1] }] }, 'core, layer 0'],
+    ['weights and structures are cut', { pattern: 'unstructured' }, 'kept'],
   ])('because %s is refused, on writing too', (_, change, field) => {
     const wrong = { ...plan, ...change }
     expectError(() => writePruning(file, wrong), 'E_PLAN', { field })
     const json = JSON.parse(formatPruning(plan))
-    const kept = wrong.kept.map(({ layer, channels, kvHeads }) => ({ layer, channels, kv_heads: kvHeads }))
-    writeFileSync(file, JSON.stringify({ ...json, layers: wrong.layers, ratio: wrong.ratio, kept }))
+    const toDisk = ({ layer, channels, kvHeads }: KeptLayer) => ({ layer, channels, kv_heads: kvHeads })
+    const { core, layers, ratio, pattern } = wrong
+    const head = { layers, ratio, pattern }
+    const kept = wrong.kept.map(toDisk)
+    writeFileSync(file, JSON.stringify({ ...json, ...head, kept, ...(core && { core: core.map(toDisk) }) }))
     expectError(() => readPruning(file), 'E_PLAN', { file, field })
   })
 })

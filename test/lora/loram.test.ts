@@ -5,38 +5,28 @@ import { readAdapter } from '../../src/formats/peft.ts'
 import { adapterFrom, attachAdapter, loraDefaults } from '../../src/lora/attach.ts'
 import { recoverAdapter } from '../../src/lora/recover.ts'
 import { openModelFolder } from '../../src/model/open.ts'
-import { makePlan } from '../../src/prune/methods.ts'
+import { choose } from '../../src/prune/plan.ts'
 import { writePruned } from '../../src/prune/slice.ts'
+import { structuredImportance } from '../../src/prune/structured.ts'
 import { trainStep } from '../../src/train/step.ts'
 import { neverAborted } from '../../src/worker/protocol.ts'
 import { scratchFolder } from '../formats/scratch.ts'
 import { goldenPath } from '../golden.ts'
 import { expectLogits, goldenBatch, loadDirectory } from '../model/support.ts'
 import { onEveryDevice } from '../ops/support.ts'
-import { calibration, loram, loramKept, loramLayers } from '../prune/loram.ts'
+import { calibrationText, loram, loramKept, loramLayers, loramPlan } from '../prune/loram.ts'
 import { batchOf, peftName, trainAdapter, trainerOf } from '../train/support.ts'
 
 onEveryDevice('LoRAM', (device) => {
   const dir = path.join(scratchFolder(), 'pruned')
 
-  test('prunes, trains, recovers, and the large model has learnt what the golden one has', async () => {
-    const { checkpoint, config } = openModelFolder(goldenPath('loram', 'large'))
-    const settings = {
-      method: 'structured',
-      importance: 'taylor',
-      grouping: 'aligned',
-      seed: 0,
-      signal: neverAborted,
-    } as const
-    const plan = await makePlan(
-      checkpoint,
-      config,
-      device,
-      { ...settings, ratio: 0.65, layers: loramLayers },
-      async () => calibration,
-    )
-    expect(plan.kept).toEqual(loramKept)
-    writePruned(checkpoint, plan, dir, neverAborted)
+  test('prunes, trains, recovers, and the large model has learnt what the golden one has', () => {
+    const source = openModelFolder(goldenPath('loram', 'large'))
+    const settings = { criterion: 'taylor', grouping: 'aligned', layers: loramLayers, signal: neverAborted } as const
+    const scores = structuredImportance(source, device, settings, calibrationText)
+    const kept = choose(source.config, 0.65, loramLayers, (layer) => scores.get(layer)!)
+    expect(kept).toEqual(loramKept)
+    writePruned(source.checkpoint, { ...loramPlan, kept }, dir, neverAborted)
 
     const small = loadDirectory(dir, device)
     const parameters = trainAdapter(small, readAdapter(goldenPath('loram', 'adapter-pruned')))

@@ -4,6 +4,7 @@ import { generateDefaults, generateTokens } from '../../src/infer/generate.ts'
 import type { Adapter, Matrix } from '../../src/lora/adapter.ts'
 import { attachAdapter } from '../../src/lora/attach.ts'
 import { recoverAdapter } from '../../src/lora/recover.ts'
+import { bestScale, scaleAdapter } from '../../src/lora/scale.ts'
 import { parseModule } from '../../src/model/model.ts'
 import { keptIndices } from '../../src/prune/plan.ts'
 import { expectError } from '../formats/scratch.ts'
@@ -34,6 +35,31 @@ test.each(['zero', 'normal'] as const)(
 test('where nothing was cut, recovery changes nothing', () => {
   const everything = [1, 2].map((layer) => ({ layer, channels: range(176), kvHeads: range(4) }))
   expect(recoverAdapter(recovered, { ...loramPlan, kept: everything })).toEqual(recovered)
+})
+
+test('a scaled update is that factor times the update; the adapter that is given stays', () => {
+  const scaled = scaleAdapter(recovered, 0.5)
+  for (const [name, { a, b }] of recovered.modules) {
+    expect(scaled.modules.get(name)).toEqual({ a, b: { ...b, data: b.data.map((value) => value / 2) } })
+  }
+  expect(scaleAdapter(recovered, 1)).toEqual(recovered)
+})
+
+test.each([
+  [0.5, 0.5],
+  [0.6, 0.625],
+  [0.9, 0.875],
+  [3, 1.125],
+  [-1, 0.125],
+])('of six factors the best for a loss with its minimum at %d is %d', (minimum, want) => {
+  const tried: number[] = []
+  const { scale, loss } = bestScale((factor) => {
+    tried.push(factor)
+    return (factor - minimum) ** 2
+  })
+  expect(scale).toBe(want)
+  expect(loss).toBe((want - minimum) ** 2)
+  expect(tried).toHaveLength(6)
 })
 
 test('fill normal draws the cut columns of A for o and down, and nothing else', () => {

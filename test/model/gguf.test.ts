@@ -29,7 +29,7 @@ describe('a GGUF file stands where a folder can', () => {
   test.each([
     [
       'prune',
-      () => prune({ model, output: at('prune'), ratio: 0.5, layers: [0, 1], importance: 'magnitude', device: 'cpu' }),
+      () => prune({ model, output: at('prune'), ratio: 0.5, layers: [0, 1], criterion: 'magnitude', device: 'cpu' }),
     ],
     ['merge', () => merge({ model, adapter: goldenPath('lora', 'adapter-after-3-steps'), output: at('merge') })],
   ])('%s, whose result is a folder with the tokenizer', async (name, run) => {

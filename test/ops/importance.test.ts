@@ -4,13 +4,20 @@ import { tensorFrom } from '../../src/tensor/tensor.ts'
 import { guarded } from './guarded.ts'
 import { expectWithin, grid, onEveryDevice, random, toArray, unitRoundoff } from './support.ts'
 
-const cases = { rows: [1, 7, 129], columns: [1, 61, 4300], dtype: ['f32', 'bf16'], withGrad: [true, false] } as const
+const cases = {
+  rows: [1, 7, 129],
+  columns: [1, 61, 4300],
+  dtype: ['f32', 'bf16'],
+  withGrad: [true, false],
+  squared: [false, true],
+} as const
 
 onEveryDevice('importance', (plain) => {
   const device = guarded(plain)
   afterEach(() => device.expectIntact())
 
-  test.each(grid(cases))('$dtype [$rows, $columns], gradient $withGrad', ({ rows, columns, dtype, withGrad }) => {
+  test.each(grid(cases))('$dtype [$rows, $columns], gradient $withGrad, squared $squared', (c) => {
+    const { rows, columns, dtype, withGrad, squared } = c
     const w = random(device, [rows, columns], dtype)
     const grad = random(device, [rows, columns], 'f32', 2)
     // Sums are added to what is there.
@@ -18,13 +25,14 @@ onEveryDevice('importance', (plain) => {
     const columnWant = new Float64Array(columns).fill(3)
     const gradients = toArray(grad)
     toArray(w).forEach((value, at) => {
-      const score = Math.abs(withGrad ? value * gradients[at]! : value)
+      const product = withGrad ? value * gradients[at]! : value
+      const score = squared ? product ** 2 : Math.abs(product)
       rowWant[Math.floor(at / columns)]! += score
       columnWant[at % columns]! += score
     })
     const rowSums = tensorFrom(device, new Float32Array(rows).fill(2))
     const columnSums = tensorFrom(device, new Float32Array(columns).fill(3))
-    importance(w, { rowSums, columnSums, ...(withGrad && { grad }) })
+    importance(w, { rowSums, columnSums, squared, ...(withGrad && { grad }) })
     // Summed in double: the sum is rounded, and so is its addition.
     expectWithin(rowSums, rowWant, (want) => 2 * unitRoundoff.f32 * want)
     expectWithin(columnSums, columnWant, (want) => 2 * unitRoundoff.f32 * want)

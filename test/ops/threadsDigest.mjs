@@ -39,6 +39,7 @@ addon.addBiasBackward(x, f32(dim))
 addon.swiglu(x, f32(rows, dim), f32(rows, dim))
 addon.swigluBackward(f32(rows, dim), x, f32(rows, dim), f32(rows, dim), f32(rows, dim))
 addon.crossEntropy(f32(rows, dim), i32(range(rows, (i) => i)), f32(1), f32(rows), 0.5, true)
+addon.distillation(f32(rows, dim), x, i32(range(rows, (i) => i)), f32(1), 0.5, 0.5, 2, true)
 addon.embedding(f32(50, dim), i32(range(rows, (i) => (i * 7) % 50)), f32(rows, dim))
 addon.embeddingBackward(x, i32(range(rows, (i) => (i * 7) % 50)), f32(50, dim))
 addon.rope(f32(rows, 576), i32(range(rows, (i) => i)), f32(headDim / 2), false)
@@ -62,7 +63,18 @@ addon.countNonFinite(f32(n), tensor('i64', [2]))
 const kept = i32(range(600, (i) => 2 * i + (i % 2)))
 addon.gatherColumns(x, kept, f32(rows, 600))
 addon.scatterColumns(f32(rows, 600), kept, x)
-addon.importance(x, f32(rows, dim), f32(rows), f32(dim))
+const cut = f32(rows, 256)
+addon.cutLeast(cut, f32(256), 2, 4)
+const ones = tensor(
+  'f32',
+  [256, 256],
+  Float32Array.from({ length: 256 ** 2 }, (_, i) => (i % 257 === 0 ? 2 : Math.sin(i) ** 2 / 256)),
+)
+const factor = f32(256, 256)
+addon.inverseFactor(ones, factor, i32([0]), 1)
+addon.sparseGpt(cut, ones, factor, 0, 0, 0.7, 128)
+addon.keepZeros(cut, f32(rows, 256))
+addon.importance(x, f32(rows, dim), f32(rows), f32(dim), false)
 
 for (const { handle, bytes } of results) {
   const data = new Uint8Array(bytes)

@@ -2,12 +2,13 @@ import path from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { openCheckpoint } from '../../src/formats/huggingFace.ts'
 import type { PruningPlan } from '../../src/formats/pruningJson.ts'
+import { loraDefaults } from '../../src/lora/attach.ts'
 import { openModelFolder } from '../../src/model/open.ts'
-import { makePlan } from '../../src/prune/methods.ts'
 import { keptIndices } from '../../src/prune/plan.ts'
-import { writePruned } from '../../src/prune/slice.ts'
+import { pruneModel } from '../../src/prune/prune.ts'
 import { cpu } from '../../src/tensor/device.ts'
 import type { Tensor } from '../../src/tensor/tensor.ts'
+import { Rotation } from '../../src/train/rotation.ts'
 import { neverAborted } from '../../src/worker/protocol.ts'
 import { scratchFolder } from '../formats/scratch.ts'
 import { goldenPath } from '../golden.ts'
@@ -19,12 +20,9 @@ describe.each(['mistral', 'qwen2', 'qwen3'])('%s, pruned', (name) => {
   const dir = path.join(scratchFolder(), 'pruned')
 
   test('computes what the large model does without the outputs of what was cut', async () => {
-    const { checkpoint, config } = openModelFolder(source)
-    const settings = { method: 'random', importance: 'magnitude', grouping: 'aligned', signal: neverAborted } as const
-    const plan = await makePlan(checkpoint, config, cpu, { ...settings, seed: 1, ratio: 0.5, layers: [0, 2] }, () =>
-      Promise.reject(),
-    )
-    writePruned(checkpoint, plan, dir, neverAborted)
+    const options = { method: 'random', ratio: 0.5, layers: [0, 2] as [number, number], seed: 1 } as const
+    const noText = () => expect.unreachable()
+    const plan = await pruneModel(openModelFolder(source), noText, options, cpu, dir, neverAborted)
 
     const large = loadDirectory(source, cpu)
     for (const kept of plan.kept) {
@@ -35,6 +33,18 @@ describe.each(['mistral', 'qwen2', 'qwen3'])('%s, pruned', (name) => {
     }
     const batch = goldenBatch(readGolden('models', name, 'golden.safetensors'), 'right.')
     expectGolden(forwardLogits(loadDirectory(dir, cpu), batch), forwardLogits(large, batch))
+  })
+
+  test('is what a rotating slice is whose core is all of it', () => {
+    const model = loadDirectory(dir, cpu)
+    const batch = goldenBatch(readGolden('models', name, 'golden.safetensors'), 'right.')
+    const want = forwardLogits(model, batch)
+    const plan = openCheckpoint(dir).pruning!
+    const options = { every: 1, rescale: false, quantize: 'none', seed: 0 } as const
+    const rotation = new Rotation(model, openModelFolder(source), { ...plan, core: plan.kept }, loraDefaults, options)
+    for (const { q } of model.layers) q.bias?.values.zero()
+    rotation.before(3)
+    expectGolden(forwardLogits(model, batch), want)
   })
 
   test('has the biases of the kept heads, and the norms of heads as they were', () => {

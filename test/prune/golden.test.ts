@@ -1,27 +1,30 @@
 import path from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import type { Example } from '../../src/data/encode.ts'
 import { openCheckpoint } from '../../src/formats/huggingFace.ts'
 import { arenaFor } from '../../src/memory/measure.ts'
 import { linears, type Projection } from '../../src/model/model.ts'
+import { openModelFolder } from '../../src/model/open.ts'
 import { gatherColumns, gatherRows, scatterColumns, scatterRows } from '../../src/native/gather.ts'
 import { layerImportance } from '../../src/prune/importance.ts'
 import { choose } from '../../src/prune/plan.ts'
 import { sliceWeight, writePruned } from '../../src/prune/slice.ts'
+import { structuredImportance } from '../../src/prune/structured.ts'
 import { taylorImportance } from '../../src/prune/taylor.ts'
 import { type Tensor, tensorFrom, zeros } from '../../src/tensor/tensor.ts'
 import { neverAborted } from '../../src/worker/protocol.ts'
 import { scratchFolder } from '../formats/scratch.ts'
 import { goldenPath } from '../golden.ts'
 import { expectGolden, expectLogits, goldenBatch, loadDirectory } from '../model/support.ts'
-import { onEveryDevice, random, toArray } from '../ops/support.ts'
-import { calibration, loram, loramLayers, loramPlan } from './loram.ts'
+import { expectWithin, onEveryDevice, random, toArray } from '../ops/support.ts'
+import { calibration, calibrationText, loram, loramLayers, loramPlan } from './loram.ts'
 
 onEveryDevice('Taylor importance, against LLM-Pruner', (device) => {
   const sizes = loramPlan.source
   const model = loadDirectory(goldenPath('loram', 'large'), device)
   const measure = (grouping: 'aligned' | 'llm-pruner') => {
-    const work = [calibration, sizes, loramLayers, grouping, neverAborted] as const
+    const work = [calibration, sizes, loramLayers, { grouping }, neverAborted] as const
     const arena = arenaFor(model, (twin, meta) => taylorImportance(twin, meta, ...work))
     return taylorImportance(model, arena, ...work)
   }
@@ -41,6 +44,28 @@ onEveryDevice('Taylor importance, against LLM-Pruner', (device) => {
     }
   })
 
+  test('of second order is the sum over examples of the squares of their gradients', () => {
+    const source = openModelFolder(goldenPath('loram', 'large'))
+    const settings = { grouping: 'aligned', layers: loramLayers, signal: neverAborted } as const
+    const importanceOn = (criterion: 'taylor' | 'taylor-second', text: Example[]) =>
+      structuredImportance(source, device, { ...settings, criterion }, text).get(1)!
+    const text = calibrationText.slice(0, 3)
+    const second = importanceOn('taylor-second', text)
+    const each = text.map((example) => importanceOn('taylor-second', [example]))
+    expectWithin(
+      second.channels,
+      Array.from(second.channels, (_, c) => each.reduce((sum, one) => sum + one.channels[c]!, 0)),
+      (want) => 1e-6 * want,
+    )
+    // Of a structure of one weight the square of first order would be second order; of many it is at most that
+    const first = importanceOn('taylor', [text[0]!])
+    for (const [c, score] of Array.from(first.channels).entries()) {
+      expect(each[0]!.channels[c]).toBeGreaterThan(0)
+      expect(each[0]!.channels[c]).toBeLessThanOrEqual(score ** 2)
+      expect(each[0]!.channels[c]! * 3 * source.config.hiddenSize).toBeGreaterThanOrEqual((1 - 1e-5) * score ** 2)
+    }
+  })
+
   test('leaves no gradient behind', () => {
     measure('aligned')
     for (const linear of linears(model).values()) expect(linear).not.toHaveProperty('grad')
@@ -50,7 +75,7 @@ onEveryDevice('Taylor importance, against LLM-Pruner', (device) => {
 onEveryDevice('magnitude importance', (device) => {
   test('adds up the weights of each structure', () => {
     const layer = loadDirectory(goldenPath('loram', 'large'), device).layers[1]!
-    const { channels, kvHeads } = layerImportance(layer, loramPlan.source, 'aligned')
+    const { channels, kvHeads } = layerImportance(layer, loramPlan.source, { grouping: 'aligned' })
     const sum = (projection: Projection, belongs: (row: number, column: number) => boolean) => {
       const { weight } = layer[projection]
       const columns = weight.shape[1]!

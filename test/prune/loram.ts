@@ -1,4 +1,5 @@
 import type { MicroBatch } from '../../src/data/batches.ts'
+import type { Example } from '../../src/data/encode.ts'
 import { fingerprint, openCheckpoint } from '../../src/formats/huggingFace.ts'
 import type { KeptLayer, PruningPlan } from '../../src/formats/pruningJson.ts'
 import { goldenPath } from '../golden.ts'
@@ -44,3 +45,9 @@ function calibrationOf({ ints: ids, shape: [rows, length] }: ReturnType<typeof l
     bounds: Int32Array.from({ length: rows! + 1 }, (_, i) => i * length!),
   }
 }
+
+/** The windows of {@link calibration} one by one. */
+export const calibrationText: Example[] = Array.from(calibration.bounds.subarray(1), (end, i) => ({
+  ids: calibration.ids.subarray(calibration.bounds[i], end),
+  targets: calibration.targets.subarray(calibration.bounds[i], end),
+}))

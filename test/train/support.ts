@@ -49,12 +49,16 @@ export function trainerOf(
 
 /** Mean loss of a batch; its gradients are added to those of whatever trains. */
 export function backward(
-  trainer: Pick<Trainer, 'model' | 'arena' | 'recompute'>,
+  trainer: Pick<Trainer, 'model' | 'arena' | 'recompute' | 'teacher' | 'rotation'>,
   { microBatches, targetCount }: Batch,
   options?: Parameters<typeof accumulate>[4],
 ): number {
   const loss = zeros(trainer.model.device, [1], 'f32')
-  for (const micro of microBatches) accumulate(trainer, micro, 1 / targetCount, loss, options)
+  trainer.rotation?.before(0)
+  for (const micro of microBatches) {
+    accumulate(trainer, micro, 1 / targetCount, loss, { teacher: trainer.teacher, ...options })
+  }
+  trainer.rotation?.after()
   return loss.item()
 }
 

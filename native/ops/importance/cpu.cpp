@@ -28,14 +28,14 @@ void cpu(const Importance& op) {
   forDtype(op.w.dtype, [&](auto type) {
     const auto* w = op.w.as<decltype(type)>();
     const float* grad = op.grad.as<float>();
-    const auto weight = [&](int64_t i, int64_t j) {
-      return static_cast<double>(static_cast<float>(w[i * columns + j]));
+    const auto score = [&](int64_t i, int64_t j) {
+      const double weight = static_cast<float>(w[i * columns + j]);
+      return grad ? weight * grad[i * columns + j] : weight;
     };
-    if (grad) {
-      addSums(op, [&](int64_t i, int64_t j) { return std::abs(weight(i, j) * grad[i * columns + j]); });
-    } else {
-      addSums(op, [&](int64_t i, int64_t j) { return std::abs(weight(i, j)); });
-    }
+    if (op.squared)
+      addSums(op, [&](int64_t i, int64_t j) { return score(i, j) * score(i, j); });
+    else
+      addSums(op, [&](int64_t i, int64_t j) { return std::abs(score(i, j)); });
   });
 }
 

@@ -7,15 +7,17 @@ namespace {
 
 constexpr int threads = 256;
 
-// |w * grad| in double: the product of two floats is exact there.
+// |w * grad|, or its square, in double: the product of two floats is exact there.
 template <class T>
 struct Score {
   Matrix<T> w;
   Matrix<float> grad;
+  bool squared;
 
   __device__ double operator()(int64_t row, int64_t column) const {
     const double weight = float(*w.at(row, column));
-    return fabs(grad.data ? weight * *grad.at(row, column) : weight);
+    const double score = grad.data ? weight * *grad.at(row, column) : weight;
+    return squared ? score * score : fabs(score);
   }
 };
 
@@ -33,7 +35,7 @@ void cuda(const Importance& op, cudaStream_t stream) {
   const int64_t rows = op.w.rows(), columns = op.w.columns();
   forFloat(op.w.dtype, [&](auto type) {
     using T = decltype(type);
-    const Score<T> score{Matrix<T>(op.w), Matrix<float>(op.grad)};
+    const Score<T> score{Matrix<T>(op.w), Matrix<float>(op.grad), op.squared};
     if (op.rowSums) launch(addRowSums<T>, rows, threads, stream, columns, op.rowSums.as<float>(), score);
     if (op.columnSums) addColumnSums(rows, columns, op.columnSums.as<float>(), stream, score);
   });

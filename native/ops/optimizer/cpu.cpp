@@ -28,7 +28,17 @@ LORAM_CLONES void multiply(int64_t n, float* x, float factor) {
   for (int64_t j = 0; j < n; j++) x[j] *= factor;
 }
 
+LORAM_CLONES void keepZeros(int64_t n, const float* p, float* g) {
+  for (int64_t i = 0; i < n; i++) g[i] = p[i] == 0 ? 0 : g[i];
+}
+
 }  // namespace
+
+void cpu(const KeepZeros& op) {
+  parallelRanges(op.grads.elements(), block, [&](int64_t begin, int64_t end) {
+    keepZeros(end - begin, op.parameters.as<float>() + begin, op.grads.as<float>() + begin);
+  });
+}
 
 void cpu(const AdamW& op) {
   const AdamFactors factors(op);

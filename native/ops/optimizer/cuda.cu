@@ -70,6 +70,18 @@ void scaleTo(const ClipGradNorm& op, cudaStream_t stream) {
 
 void cuda(const AdamW& op, cudaStream_t stream) { update(op, stream); }
 
+void cuda(const KeepZeros& op, cudaStream_t stream) {
+  const float* parameters = op.parameters.as<float>();
+  float* grads = op.grads.as<float>();
+  elementwise<width>(1, op.grads.elements(), stream, [=] __device__(int64_t, int64_t at, int64_t left) {
+    const auto p = load<width>(parameters + at, left);
+    auto g = load<width>(grads + at, left);
+#pragma unroll
+    for (int i = 0; i < width; i++) g[i] = p[i] == 0 ? 0 : g[i];
+    store(grads + at, left, g);
+  });
+}
+
 void cuda(const ClipGradNorm& op, cudaStream_t stream) {
   const int64_t n = op.grads.elements();
   // The number of partial sums follows from n alone, so the norm does not depend on the GPU.

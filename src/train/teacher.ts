@@ -1,0 +1,46 @@
+import { ConfigError } from '../errors.ts'
+import { disposeModel } from '../model/model.ts'
+import { type OpenCheckpoint, openModelFolder, readModel, streamModel } from '../model/open.ts'
+import type { ResolvedOptions } from '../options.ts'
+import type { Device } from '../tensor/tensor.ts'
+import type { Teacher } from './step.ts'
+
+/** Whether a teacher's layers all lie in memory, or are read one by one for every micro-batch. */
+export const holds = ['resident', 'streamed'] as const
+
+type DistillOptions = NonNullable<NonNullable<ResolvedOptions['align']>['distill']>
+
+export type OpenTeacher = Teacher & { dispose(): void }
+
+/**
+ * Opens the model whose predictions `student` learns.
+ * @throws {ConfigError} `E_CONFIG`: none is named, or it has another vocabulary
+ */
+export function openTeacher(
+  { teacher, quantize, hold, weight, temperature }: DistillOptions,
+  student: OpenCheckpoint,
+  device: Device,
+): OpenTeacher {
+  if (teacher === undefined) {
+    throw new ConfigError('E_CONFIG', 'distillation needs a teacher', {
+      field: 'align.distill.teacher',
+      remedy: 'name the folder of the original model',
+    })
+  }
+  const source = openModelFolder(teacher)
+  const [expected, found] = [student.config.vocabSize, source.config.vocabSize]
+  if (expected !== found) {
+    throw new ConfigError('E_CONFIG', 'the teacher has another vocabulary', {
+      field: 'align.distill.teacher',
+      expected: `${expected} tokens, as the pruned model`,
+      found: String(found),
+      remedy: 'name the model that was pruned',
+    })
+  }
+  if (hold === 'streamed') {
+    const { model, dispose } = streamModel(source, device, quantize)
+    return { model, weight, temperature, dispose }
+  }
+  const model = readModel(source, device, quantize)
+  return { model, weight, temperature, dispose: () => disposeModel(model) }
+}
