@@ -248,7 +248,7 @@ describe('errors come with their class, code and remedy through the thread', () 
 
   test.each([
     ['auto without the large model', { prune: undefined, recover: { scale: 'auto' } }, /only a run that prunes it/],
-    ['auto without held-out data', { data: { train: data }, recover: { scale: 'auto' } }, /data\.eval with auto/],
+    ['auto without held-out data', { data: { train: data }, recover: { scale: 'auto' } }, /data\.eval or data\.evalSplit with auto/],
     ['a factor where nothing is recovered', { prune: undefined, recover: { scale: 0.5 } }, /nothing to recover/],
     ['rotation with alignment', { prune: { rotate: {} }, align: { data: text, steps: 1 } }, /none with prune.rotate/],
     ['rotation of single weights', { prune: { method: 'unstructured', rotate: {} } }, /structured or random/],
