@@ -51,7 +51,7 @@ struct Nf4Gemm {
 // the high nibble.
 struct Nf4Quantize {
   static constexpr auto name = "nf4Quantize";
-  Tensor w;       // [...]               f32 | bf16
+  Tensor w;       // [...]               f32 | bf16 | f16
   Tensor packed;  // [ceil(n / 2)]       u8    out
   Tensor absmax;  // [ceil(n / 64)]      f32   out
   auto fields() { return std::tie(w, packed, absmax); }
@@ -234,6 +234,18 @@ struct Embedding {
   auto fields() { return std::tie(weight, ids, y); }
 };
 
+// Embedding with weight [vocab, hidden] in NF4: y[i] = row ids[i] as nf4Dequantize gives it.
+struct Nf4Embedding {
+  static constexpr auto name = "nf4Embedding";
+  Tensor packed;        // [ceil(n / 2)]            u8    see nf4Quantize, n = vocab * hidden
+  Tensor absmax;        // [ceil(n / 64)]           f32 | u8
+  Tensor nestedAbsmax;  // ? [ceil(blocks / 256)]   f32
+  Tensor nestedOffset;  // ? [1]                    f32
+  Tensor ids;           // [T]                      i32
+  Tensor y;             // [T, hidden]              float   out
+  auto fields() { return std::tie(packed, absmax, nestedAbsmax, nestedOffset, ids, y); }
+};
+
 struct EmbeddingBackward {
   static constexpr auto name = "embeddingBackward";
   Tensor dy;       // [T, hidden]       float
@@ -341,8 +353,8 @@ struct OpList {};
 
 using Ops = OpList<Gemm, Nf4Gemm, Nf4Quantize, Nf4QuantizeAbsmax, Nf4Dequantize, AddBias, AddBiasBackward, LoraForward,
                    LoraBackward, RmsNorm, RmsNormBackward, Rope, Attention, AttentionBackward, Swiglu, SwigluBackward,
-                   CrossEntropy, Embedding, EmbeddingBackward, AdamW, ClipGradNorm, GatherRows, ScatterRows,
-                   GatherColumns, ScatterColumns, Importance, Cast, CountNonFinite, Random>;
+                   CrossEntropy, Embedding, Nf4Embedding, EmbeddingBackward, AdamW, ClipGradNorm, GatherRows,
+                   ScatterRows, GatherColumns, ScatterColumns, Importance, Cast, CountNonFinite, Random>;
 
 void cpu(const Gemm&);
 void cpu(const Nf4Gemm&);
@@ -362,6 +374,7 @@ void cpu(const Swiglu&);
 void cpu(const SwigluBackward&);
 void cpu(const CrossEntropy&);
 void cpu(const Embedding&);
+void cpu(const Nf4Embedding&);
 void cpu(const EmbeddingBackward&);
 void cpu(const AdamW&);
 void cpu(const ClipGradNorm&);
@@ -392,6 +405,7 @@ void cuda(const Swiglu&, cudaStream_t);
 void cuda(const SwigluBackward&, cudaStream_t);
 void cuda(const CrossEntropy&, cudaStream_t);
 void cuda(const Embedding&, cudaStream_t);
+void cuda(const Nf4Embedding&, cudaStream_t);
 void cuda(const EmbeddingBackward&, cudaStream_t);
 void cuda(const AdamW&, cudaStream_t);
 void cuda(const ClipGradNorm&, cudaStream_t);
