@@ -1,4 +1,5 @@
 import { ConfigError } from '../errors.ts'
+import type { Loading } from '../model/open.ts'
 
 const units: Record<string, number> = {
   b: 1,
@@ -32,3 +33,7 @@ export function formatBytes(bytes: number): string {
   const value = bytes / 2 ** (10 * step)
   return `${step === 0 ? value : value.toPrecision(3)} ${steps[step]}`
 }
+
+/** "5.31 GiB of weights in 4.2 s" */
+export const describeLoading = ({ bytes, seconds }: Loading): string =>
+  `${formatBytes(bytes)} of weights in ${seconds.toFixed(1)} s`

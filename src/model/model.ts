@@ -1,8 +1,10 @@
+import { ModelError } from '../errors.ts'
 import { cast } from '../native/cast.ts'
 import { embedding, embeddingBackward } from '../native/embedding.ts'
+import { nf4Embedding } from '../native/nf4.ts'
 import { rmsNorm } from '../native/rmsNorm.ts'
 import type { Arena } from '../tensor/arena.ts'
-import { type Device, type Tensor, tensorFrom } from '../tensor/tensor.ts'
+import { type Device, Tensor, tensorFrom } from '../tensor/tensor.ts'
 import { type BlockConstants, blockForward, type Layer, type Norm, type Tokens } from './block.ts'
 import { inverseFrequencies, type LlamaConfig } from './config.ts'
 import { families } from './families.ts'
@@ -15,8 +17,8 @@ export interface Model {
   readonly config: LlamaConfig
   readonly device: Device
   readonly constants: BlockConstants
-  /** [vocab, hidden], f32 or bf16 */
-  readonly embedding: { readonly weight: Tensor; grad?: Tensor }
+  /** [vocab, hidden]; where embeddings are tied it is the head's weight too. */
+  readonly embedding: { readonly weight: Weight; grad?: Tensor }
   readonly layers: Layer[]
   readonly head: Head
 }
@@ -59,20 +61,26 @@ export function parseModule(name: string): { layer: number; projection: Projecti
 
 /** Where a model's weights come from: a checkpoint, a generator, or meta. */
 export interface WeightSource {
-  /** A matrix that only its linear layer reads: may come quantised. */
+  /** A projection. */
   linear(name: string, shape: readonly number[]): Weight
-  /** An embedding or output head: f32 or bf16. */
-  table(name: string, shape: readonly number[]): Tensor
+  /** An embedding or output head, or both in one. */
+  table(name: string, shape: readonly number[]): Weight
   /** A norm's weight or a bias: f32. */
   vector(name: string, shape: readonly number[]): Tensor
 }
 
-/** Builds a model of `config`'s shape; every weight is asked of `source` once, layer by layer. */
+/**
+ * Builds a model of `config`'s shape; every weight is asked of `source` once.
+ * @throws {ModelError} `E_MODEL`: `device` has no kernels for it
+ */
 export function buildModel(config: LlamaConfig, device: Device, source: WeightSource): Model {
+  requireHeadDim(config, device)
   const { hiddenSize, vocabSize, headDim, rmsNormEps } = config
   const { qkvBias, headNorms } = families[config.modelType]
   const norm = (name: string, size = hiddenSize): Norm => ({ weight: source.vector(`${name}.weight`, [size]) })
+  // The largest matrices come first: until they are quantised they lie in memory as stored, and nothing else does yet.
   const embed = source.table('model.embed_tokens.weight', [vocabSize, hiddenSize])
+  const headWeight = config.tieWordEmbeddings ? embed : source.table('lm_head.weight', [vocabSize, hiddenSize])
   const layers = config.layers.map((widths, i): Layer => {
     const queryWidth = widths.numAttentionHeads * headDim
     const keyWidth = widths.numKeyValueHeads * headDim
@@ -99,7 +107,6 @@ export function buildModel(config: LlamaConfig, device: Device, source: WeightSo
     }
   })
   const headNorm = norm('model.norm')
-  const headWeight = config.tieWordEmbeddings ? embed : source.table('lm_head.weight', [vocabSize, hiddenSize])
   return {
     config,
     device,
@@ -108,6 +115,17 @@ export function buildModel(config: LlamaConfig, device: Device, source: WeightSo
     layers,
     head: { norm: headNorm, linear: { weight: headWeight } },
   }
+}
+
+/** Attention on the GPU takes 8 values of a head at a time, and holds no wider head than its tiles. */
+function requireHeadDim({ headDim }: LlamaConfig, { activations }: Device): void {
+  if (activations === 'f32' || (headDim % 8 === 0 && headDim <= 128)) return
+  throw new ModelError('E_MODEL', 'attention on the GPU does not take heads of this width', {
+    field: 'head_dim',
+    expected: 'a multiple of 8, at most 128',
+    found: String(headDim),
+    remedy: 'use --device cpu',
+  })
 }
 
 /** Every linear layer by its module name, in checkpoint order; the output head last. */
@@ -126,18 +144,29 @@ export function norms(model: Model): Map<string, Norm> {
   return new Map([...entries, ['model.norm', model.head.norm]])
 }
 
+/** The memory of a model: every tensor of its weights once, also where embeddings are tied. */
+function tensorsHeld(model: Model): Tensor[] {
+  const layers = Array.from(linears(model).values())
+  const weights = [model.embedding, ...norms(model).values(), ...layers].map(({ weight }) => weight)
+  const biases = layers.flatMap(({ bias }) => (bias ? [bias.values] : []))
+  return [...new Set(weights)].flatMap(tensorsOf).concat(biases)
+}
+
+/** Memory that a model's weights take as they are held. */
+export function heldBytes(model: Model): number {
+  return tensorsHeld(model).reduce((sum, { bytes }) => sum + bytes, 0)
+}
+
 /** Gives the memory of a model's weights back; it cannot be used afterwards. */
 export function disposeModel(model: Model): void {
-  for (const { weight, bias } of linears(model).values()) {
-    for (const tensor of tensorsOf(weight)) tensor.dispose()
-    bias?.values.dispose()
-  }
-  for (const { weight } of [model.embedding, ...norms(model).values()]) weight.dispose()
+  for (const tensor of tensorsHeld(model)) tensor.dispose()
   model.constants.inverseFrequencies.dispose()
 }
 
 /** The hidden states [tokens, hidden] that enter the first layer. */
-export const embed = (model: Model, ids: Tensor): Tensor => embedding(model.embedding.weight, ids)
+export function embed({ embedding: { weight } }: Model, ids: Tensor): Tensor {
+  return weight instanceof Tensor ? embedding(weight, ids) : nf4Embedding(weight, ids)
+}
 
 /** Adds the embedding's gradient where it trains; `dx` is the gradient at the first layer's input. */
 export function embedBackward(model: Model, ids: Tensor, dx: Tensor): void {

@@ -55,7 +55,7 @@ export async function makePlan(
 
 async function measured(
   checkpoint: Checkpoint,
-  config: LlamaConfig,
+  { nf4: _, ...config }: LlamaConfig,
   device: Device,
   { importance, grouping, layers, signal }: PruneSettings,
   calibration: () => Promise<MicroBatch>,
@@ -64,7 +64,7 @@ async function measured(
   const model = buildModel(
     config,
     device,
-    checkpointSource(checkpoint, device, { quantize: 'none', checkFinite: true }),
+    checkpointSource(checkpoint, device, { quantize: 'none', dequantize: true, checkFinite: true }),
   )
   try {
     const scores =

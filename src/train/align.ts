@@ -10,6 +10,7 @@ import { converted, heldDtype, readTensor } from '../model/weights.ts'
 import { cast, copyInto } from '../native/cast.ts'
 import type { ResolvedOptions } from '../options.ts'
 import { Arena } from '../tensor/arena.ts'
+import { cpu } from '../tensor/device.ts'
 import { disposing } from '../tensor/disposing.ts'
 import type { Device, Tensor } from '../tensor/tensor.ts'
 import { zeros } from '../tensor/tensor.ts'
@@ -118,9 +119,8 @@ export function writeAligned(checkpoint: Checkpoint, parameters: ParameterSet, d
     entries: Array.from(checkpoint.tensors, ([name, { dtype, shape }]) => ({ name, dtype, shape })),
     data: (name) => {
       const value = parameters.byName.get(name)?.value
-      return value
-        ? new Uint8Array(cast(value, checkpoint.tensors.get(name)!.dtype).read().buffer)
-        : checkpoint.read(name)
+      const tensor = value ? cast(value, checkpoint.tensors.get(name)!.dtype) : readTensor(checkpoint, name, cpu)
+      return new Uint8Array(tensor.read().buffer)
     },
     ...(checkpoint.pruning && { pruning: checkpoint.pruning }),
     copyFrom: checkpoint.dir,

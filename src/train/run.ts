@@ -10,6 +10,7 @@ import { formatPruning, planDigest } from '../formats/pruningJson.ts'
 import type { Adapter } from '../lora/adapter.ts'
 import { recoverAdapter } from '../lora/recover.ts'
 import { memoryBudget, planWithin } from '../memory/budget.ts'
+import { describeLoading } from '../memory/bytes.ts'
 import type { MemoryPlan, TrainingShape } from '../memory/planner.ts'
 import { withSavings } from '../memory/savings.ts'
 import { disposeModel } from '../model/model.ts'
@@ -68,6 +69,7 @@ export async function trainLoRAMRun(options: ResolvedOptions, context: Context<R
     folder.remember('data', { train, eval: held ?? null })
     const small = await alignStage(run, await pruneStage(run, source))
     const plan = memoryPlan(run, small)
+    folder.remember('tables', { tables: plan.quantizeTables ? 'nf4' : 'none' })
     emit({ type: 'plan', plan })
     const { adapter, progress } = trainStage(run, small, examples, plan)
     recoverStage(run, adapter, small)
@@ -155,11 +157,14 @@ function trainStage(
   examples: { train: Examples; eval?: Examples },
   plan: MemoryPlan,
 ): ReturnType<typeof trainAdapter> {
+  const { quantize } = options
+  const { quantizeTables } = plan
   context.emit({ type: 'stage', stage: 'train', status: 'started' })
   try {
     return disposing((own) => {
-      const model = readModel(small, device, options.quantize)
+      const { model, loading } = readModel(small, device, { quantize, quantizeTables })
       own({ dispose: () => disposeModel(model) })
+      context.emit({ type: 'notice', message: `loaded ${describeLoading(loading)}` })
       const sample = (step: number) => {
         for (const answer of sampleAnswers(model, tokenizer, examples.eval ?? examples.train, options.log.samples))
           context.emit({ type: 'sample', stage: 'train', step, ...answer })
@@ -212,8 +217,9 @@ function nothingHeld(examples: number, evalSplit: number): ConfigError {
   })
 }
 
-const trainingShape = ({ quantize, lora, train, data }: ResolvedOptions): TrainingShape => ({
+const trainingShape = ({ quantize, quantizeTables, lora, train, data }: ResolvedOptions): TrainingShape => ({
   quantize,
+  quantizeTables,
   lora,
   microBatchSize: train.microBatchSize,
   sequenceLength: data.sequenceLength,

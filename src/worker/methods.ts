@@ -14,7 +14,7 @@ import { openScheduler, type ServedModels } from '../infer/serving.ts'
 import { scoreTask, type TaskScore } from '../infer/tasks/index.ts'
 import { writeMerged } from '../lora/merge.ts'
 import { recoverAdapter } from '../lora/recover.ts'
-import { openModelFolder } from '../model/open.ts'
+import { type Loading, openModelFolder } from '../model/open.ts'
 import type * as options from '../options.ts'
 import { pruneModel } from '../prune/prune.ts'
 import { openDevice } from '../tensor/device.ts'
@@ -77,8 +77,9 @@ export const methods = {
     exportGguf(given)
   },
 
-  async load(given: Options<typeof options.inferenceOptions>, _context: Context<never>): Promise<void> {
+  async load(given: Options<typeof options.inferenceOptions>, _context: Context<never>): Promise<Loading> {
     loaded = loadModelFolder(given)
+    return loaded.loading
   },
 
   evaluate: (
