@@ -9,7 +9,7 @@ export { gatherColumns, gatherRows, scatterColumns, scatterRows } from './native
 export { gemm, type LowRank } from './native/gemm.ts'
 export { importance } from './native/importance.ts'
 export { loraBackward, loraForward } from './native/loraLinear.ts'
-export { dequantizeNf4, type Nf4Weight, nf4Gemm, quantizeNf4 } from './native/nf4.ts'
+export { dequantizeNf4, type Nf4Weight, nf4Embedding, nf4Gemm, quantizeNf4 } from './native/nf4.ts'
 export { adamW, clipGradNorm, keepZeros } from './native/optimizer.ts'
 export { fillNormal, fillUniform } from './native/random.ts'
 export { rmsNorm, rmsNormBackward } from './native/rmsNorm.ts'

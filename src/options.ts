@@ -32,6 +32,10 @@ const regularExpression = z.string().refine(isRegularExpression, 'a regular expr
 export const recordFormats = ['auto', 'text', 'prompt-completion', 'alpaca', 'messages'] as const
 
 const device = z.enum(deviceNames).default('auto').describe('where to compute; auto takes a usable GPU, else the CPU')
+const quantizeTables = z
+  .boolean()
+  .optional()
+  .describe('holds embedding and output head in NF4 too; by default only where the base in NF4 fits no other way')
 const fill = z.enum(fills).default('zero').describe('what rows and columns that were cut are filled with')
 const cache = z.boolean().default(true).describe('keeps the encoded data for further runs: docs/data.md')
 const scale = z.number().positive()
@@ -269,6 +273,7 @@ export const trainLoRAMOptions = z
     prune: pruneOptions.optional().describe('leave it out to train on the model as it is'),
     align: alignOptions.optional().describe('continual pre-training of the pruned model'),
     quantize: z.enum(quantizations).default('nf4').describe('how the frozen base is held while LoRA trains'),
+    quantizeTables,
     lora: loraOptions.prefault({}),
     train: scheduleOptions.prefault({}),
     recover: z
@@ -376,6 +381,7 @@ export const inferenceOptions = z.strictObject({
   model: path.describe('a Hugging Face folder with safetensors, or a GGUF file'),
   adapter: path.optional().describe('a PEFT folder for this model, used unmerged'),
   quantize: z.enum(quantizations).default('none').describe('how the weights are held'),
+  quantizeTables: z.boolean().default(false).describe('holds embedding and output head in NF4 too'),
   device,
 })
 
@@ -465,6 +471,7 @@ export const planCommandOptions = z.strictObject({
     })
     .optional(),
   quantize: z.enum(quantizations).default('nf4').describe('how the frozen base is held'),
+  quantizeTables,
   lora: loraOptions.prefault({}),
   microBatchSize: count.default(4).describe('examples in the model at once'),
   sequenceLength: count.default(512).describe('tokens of an example'),

@@ -51,7 +51,7 @@ struct Nf4Gemm {
 // the high nibble.
 struct Nf4Quantize {
   static constexpr auto name = "nf4Quantize";
-  Tensor w;       // [...]               f32 | bf16
+  Tensor w;       // [...]               f32 | bf16 | f16
   Tensor packed;  // [ceil(n / 2)]       u8    out
   Tensor absmax;  // [ceil(n / 64)]      f32   out
   auto fields() { return std::tie(w, packed, absmax); }
@@ -248,6 +248,18 @@ struct Embedding {
   auto fields() { return std::tie(weight, ids, y); }
 };
 
+// Embedding with weight [vocab, hidden] in NF4: y[i] = row ids[i] as nf4Dequantize gives it.
+struct Nf4Embedding {
+  static constexpr auto name = "nf4Embedding";
+  Tensor packed;        // [ceil(n / 2)]            u8    see nf4Quantize, n = vocab * hidden
+  Tensor absmax;        // [ceil(n / 64)]           f32 | u8
+  Tensor nestedAbsmax;  // ? [ceil(blocks / 256)]   f32
+  Tensor nestedOffset;  // ? [1]                    f32
+  Tensor ids;           // [T]                      i32
+  Tensor y;             // [T, hidden]              float   out
+  auto fields() { return std::tie(packed, absmax, nestedAbsmax, nestedOffset, ids, y); }
+};
+
 struct EmbeddingBackward {
   static constexpr auto name = "embeddingBackward";
   Tensor dy;       // [T, hidden]       float
@@ -398,8 +410,9 @@ struct OpList {};
 
 using Ops = OpList<Gemm, Nf4Gemm, Nf4Quantize, Nf4QuantizeAbsmax, Nf4Dequantize, AddBias, AddBiasBackward, LoraForward,
                    LoraBackward, RmsNorm, RmsNormBackward, Rope, Attention, AttentionBackward, Swiglu, SwigluBackward,
-                   CrossEntropy, Distillation, Embedding, EmbeddingBackward, AdamW, ClipGradNorm, GatherRows,
-                   ScatterRows, GatherColumns, ScatterColumns, Importance, KeepZeros, Cast, CountNonFinite, Random>;
+                   CrossEntropy, Distillation, Embedding, Nf4Embedding, EmbeddingBackward, AdamW, ClipGradNorm,
+                   GatherRows, ScatterRows, GatherColumns, ScatterColumns, Importance, KeepZeros, Cast, CountNonFinite,
+                   Random>;
 
 // Work that is done once a model, in host memory: on every machine the CPU does it.
 using HostOps = OpList<CutLeast, InverseFactor, SparseGpt>;
@@ -423,6 +436,7 @@ void cpu(const SwigluBackward&);
 void cpu(const CrossEntropy&);
 void cpu(const Distillation&);
 void cpu(const Embedding&);
+void cpu(const Nf4Embedding&);
 void cpu(const EmbeddingBackward&);
 void cpu(const AdamW&);
 void cpu(const ClipGradNorm&);
@@ -458,6 +472,7 @@ void cuda(const SwigluBackward&, cudaStream_t);
 void cuda(const CrossEntropy&, cudaStream_t);
 void cuda(const Distillation&, cudaStream_t);
 void cuda(const Embedding&, cudaStream_t);
+void cuda(const Nf4Embedding&, cudaStream_t);
 void cuda(const EmbeddingBackward&, cudaStream_t);
 void cuda(const AdamW&, cudaStream_t);
 void cuda(const ClipGradNorm&, cudaStream_t);

@@ -3,6 +3,7 @@ import type { Generation } from '../infer/loadedModel.ts'
 import type { Evaluation } from '../infer/perplexity.ts'
 import type { Prompt } from '../infer/prompt.ts'
 import type { TaskScore } from '../infer/tasks/index.ts'
+import type { Loading } from '../model/open.ts'
 import {
   type ChatMessage,
   chatMessages,
@@ -24,6 +25,8 @@ export type EvaluationOf<Options extends EvaluateOptions> = Options extends { ta
 
 /** A model in a worker thread of its own. */
 export interface LargeModel {
+  /** What loading it took. */
+  readonly loading: Loading
   /**
    * Text that follows `prompt`, in pieces as it is generated.
    * @throws {AbortError} `signal` was aborted
@@ -54,13 +57,12 @@ export interface LargeModel {
 export async function loadModel(model: string, options: Omit<InferenceOptions, 'model'> = {}): Promise<LargeModel> {
   const resolved = validate(inferenceOptions, { ...options, model })
   const client = new WorkerClient()
-  try {
-    await client.call('load', resolved)
-  } catch (error) {
+  const loading = await client.call('load', resolved).catch(async (error) => {
     await client.close()
     throw error
-  }
+  })
   return {
+    loading,
     async *generate(prompt, { signal, ...rest } = {}) {
       yield* pieces(client, withPrompt(validate(generateOptions, { ...rest, prompt })), signal)
     },

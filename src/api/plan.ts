@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs'
 import path from 'node:path'
+import { quantizedByConfig } from '../formats/bitsandbytes.ts'
 import { isGguf } from '../formats/gguf/file.ts'
 import { openCheckpoint } from '../formats/huggingFace.ts'
 import { readJsonObject } from '../formats/json.ts'
@@ -7,7 +8,7 @@ import { readPruning } from '../formats/pruningJson.ts'
 import { memoryBudget, planWithin } from '../memory/budget.ts'
 import { metaModel } from '../memory/measure.ts'
 import { countParameters, type MemoryPlan, modelBytes, unprunedConfig } from '../memory/planner.ts'
-import { type LlamaConfig, parseConfig } from '../model/config.ts'
+import { expectedTensors, type LlamaConfig, parseConfig } from '../model/config.ts'
 import { type PlanOptions, planCommandOptions } from '../options.ts'
 import { layersToPrune, uniformConfig } from '../prune/plan.ts'
 import { cudaStatus, metaDevice } from '../tensor/device.ts'
@@ -31,7 +32,7 @@ export function plan(options: PlanOptions): ModelPlan {
   const config = readConfig(model)
   const small = prune ? uniformConfig(config, prune.ratio, layersToPrune(config.numHiddenLayers, prune.layers)) : config
   const before = unprunedConfig(config)
-  const bytes = modelBytes(metaModel(before, 'none', device))
+  const bytes = modelBytes(metaModel(before, { quantize: 'none' }, device))
   const budget = memoryBudget(memory, name !== 'cpu' && cudaStatus() === '')
   return {
     original: {
@@ -51,5 +52,7 @@ function readConfig(model: string): LlamaConfig {
   }
   const file = path.join(model, 'config.json')
   const pruningFile = path.join(model, 'pruning.json')
-  return parseConfig(readJsonObject(file), file, existsSync(pruningFile) ? readPruning(pruningFile) : undefined)
+  const json = readJsonObject(file)
+  const config = parseConfig(json, file, existsSync(pruningFile) ? readPruning(pruningFile) : undefined)
+  return { ...config, nf4: quantizedByConfig(json, file, expectedTensors(config).keys()) }
 }

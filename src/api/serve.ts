@@ -24,13 +24,13 @@ export interface RunningServer extends Listening {
  */
 export async function serve(options: ServeOptions): Promise<RunningServer> {
   const { adapter, apiKey, ...given } = validate(serveOptions, options)
-  const { model, quantize, device, maxSequences, contextLength } = given
+  const { model, quantize, quantizeTables, device, maxSequences, contextLength } = given
   const name = path.basename(path.resolve(model))
   const adapters = namedFolders(adapter, name)
   const models = [name, ...adapters.keys()]
   const worker = new WorkerClient()
   try {
-    const base = { model, quantize, device, name }
+    const base = { model, quantize, quantizeTables, device, name }
     const opened = await worker.call('serve', { ...base, adapters, maxSequences, contextLength })
     const { listen } = await import('../server/listen.ts') // a web framework, which only servers should wait for
     const { url, close } = await listen({ ...given, worker, models, apiKey, version: packageVersion() })

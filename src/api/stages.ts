@@ -1,4 +1,5 @@
 import type { DataPreview } from '../data/preview.ts'
+import type { Loading } from '../model/open.ts'
 import {
   type AlignOptions,
   alignCommandOptions,
@@ -75,17 +76,22 @@ export function previewData({
   return runInWorker('previewData', validate(previewOptions, options), { signal, ...(onEvent && { onEvent }) })
 }
 
-/** Perplexity of a model on data, or its score in a task: see {@link loadModel} for several evaluations of one model. */
+/**
+ * Perplexity of a model on data, or its score in a task, and what loading it took: see {@link loadModel} for several
+ * evaluations of one model.
+ */
 export async function evaluate<Options extends InferenceOptions & EvaluateOptions>({
   model,
   adapter,
   quantize,
+  quantizeTables,
   device,
   ...options
-}: Options & Abortable): Promise<EvaluationOf<Options>> {
-  const loaded = await loadModel(model, { adapter, quantize, device })
+}: Options & Abortable): Promise<EvaluationOf<Options> & { loading: Loading }> {
+  const loaded = await loadModel(model, { adapter, quantize, quantizeTables, device })
   try {
-    return (await loaded.evaluate(options as EvaluateOptions)) as EvaluationOf<Options>
+    const evaluation = (await loaded.evaluate(options as EvaluateOptions)) as EvaluationOf<Options>
+    return { ...evaluation, loading: loaded.loading }
   } finally {
     await loaded.close()
   }

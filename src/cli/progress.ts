@@ -90,11 +90,16 @@ export class ProgressDisplay {
   }
 }
 
-function describePlan({ parameters, bytes, recompute }: Extract<RunEvent, { type: 'plan' }>['plan']): string {
+function describePlan({
+  parameters,
+  bytes,
+  recompute,
+  quantizeTables,
+}: Extract<RunEvent, { type: 'plan' }>['plan']): string {
   const weights = bytes.tables + bytes.projections + bytes.norms
   return [
     `${parameters.adapter} parameters on a model of ${parameters.trained}`,
-    `${formatBytes(bytes.total)}: ${formatBytes(weights)} of weights`,
+    `${formatBytes(bytes.total)}: ${formatBytes(weights)} of weights${quantizeTables ? ' (embedding and head in NF4)' : ''}`,
     `${formatBytes(bytes.adapter)} for the adapter`,
     `${formatBytes(bytes.activations)} of activations (recompute: ${describeRecompute(recompute)})`,
     ...(bytes.host > 0 ? [`${formatBytes(bytes.host)} of host memory`] : []),

@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync, realpathSync, statSync } from 'n
 import path from 'node:path'
 import { type ErrorDetails, FileError, ModelError, messageOf } from '../errors.ts'
 import { buildFolder, requireVacant, writeFileAtomic } from './atomic.ts'
+import { type CheckpointTensor, readQuantized } from './bitsandbytes.ts'
 import { reading } from './disk.ts'
 import { openGgufCheckpoint } from './gguf/checkpoint.ts'
 import { isGguf } from './gguf/file.ts'
@@ -22,6 +23,9 @@ import {
 export interface Checkpoint extends TensorSource {
   /** The folder, or the file. */
   readonly dir: string
+  /** Each weight that is quantised with all its parts as one tensor; the parts can be read by their own names. */
+  readonly tensors: ReadonlyMap<string, CheckpointTensor>
+  /** config.json, without what it says of quantisation. */
   readonly configJson: JsonObject
   /** Where `configJson` was read, for messages. */
   readonly configFile: string
@@ -37,16 +41,23 @@ const pruningFile = 'pruning.json'
  * Opens a model folder or a GGUF file and checks every file's header; no weights are read. As in transformers, `model.safetensors` wins over an index.
  * @throws {FileError} `E_FILE`: no such folder, or no safetensors in it. `E_PATH`: a shard lies outside. `E_INDEX`: index and
  *   shards disagree. And all that `openSafetensors` throws.
- * @throws {ModelError} `E_MODEL`: config.json is missing, or the weights are quantised already. Of a GGUF file, as `openGgufCheckpoint`.
+ * @throws {ModelError} `E_MODEL`: config.json is missing. And all that `readQuantized` throws. Of a GGUF file, as `openGgufCheckpoint`.
  * @throws {PlanError} `E_PLAN`: pruning.json is damaged.
  */
 export function openCheckpoint(dir: string): Checkpoint {
   if (isGguf(dir)) return openGgufCheckpoint(dir)
   const configFile = path.join(dir, 'config.json')
-  const configJson = readConfig(dir, configFile)
+  const { quantization_config, ...configJson } = readConfig(dir, configFile)
   const pruning = existsSync(path.join(dir, pruningFile)) ? readPruning(path.join(dir, pruningFile)) : undefined
   const source = openWeights(dir)
-  return { dir, configJson, configFile, ...source, ...(pruning && { pruning }) }
+  try {
+    const tensors =
+      quantization_config == null ? source.tensors : readQuantized(source, { quantization_config }, configFile)
+    return { dir, configJson, configFile, ...source, tensors, ...(pruning && { pruning }) }
+  } catch (error) {
+    source.close()
+    throw error
+  }
 }
 
 function readConfig(dir: string, file: string): JsonObject {
@@ -62,13 +73,7 @@ function readConfig(dir: string, file: string): JsonObject {
     const remedy = isAdapter ? 'this is an adapter: pass its base model here' : 'download config.json too'
     throw new ModelError('E_MODEL', `${dir} has no config.json`, { file, remedy })
   }
-  const json = readJsonObject(file)
-  if (json.quantization_config == null) return json
-  throw new ModelError('E_MODEL', `${dir} is already quantised`, {
-    file,
-    field: 'quantization_config',
-    remedy: 'load the original weights; loram quantises them itself',
-  })
+  return readJsonObject(file)
 }
 
 function openWeights(dir: string): TensorSource {

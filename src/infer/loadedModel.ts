@@ -5,7 +5,7 @@ import { AbortError, ConfigError } from '../errors.ts'
 import { readAdapter } from '../formats/peft.ts'
 import { type Pairs, pairsOf, requireBase, usePairs } from '../lora/attach.ts'
 import type { Model } from '../model/model.ts'
-import { openModelFolder, readModel } from '../model/open.ts'
+import { type Loading, openModelFolder, readModel } from '../model/open.ts'
 import type { evaluateOptions, inferenceOptions } from '../options.ts'
 import { openDevice } from '../tensor/device.ts'
 import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts'
@@ -18,34 +18,27 @@ import { type Prompt, promptIds } from './prompt.ts'
 export interface LoadedModel {
   model: Model
   tokenizer: Tokenizer
+  loading: Loading
 }
 
 /** Reads a model, and an adapter that it uses unmerged. */
-export function loadModelFolder({
-  model: dir,
-  adapter,
-  quantize,
-  device,
-}: z.output<typeof inferenceOptions>): LoadedModel {
-  const { loaded, adapters } = loadWithAdapters(
-    { model: dir, quantize, device },
-    adapter === undefined ? [] : [adapter],
-  )
+export function loadModelFolder({ adapter, ...base }: z.output<typeof inferenceOptions>): LoadedModel {
+  const { loaded, adapters } = loadWithAdapters(base, adapter === undefined ? [] : [adapter])
   for (const pairs of adapters) usePairs(loaded.model, pairs)
   return loaded
 }
 
 /** Reads a model, and the pairs of adapters for it. */
 export function loadWithAdapters(
-  { model: dir, quantize, device }: Omit<z.output<typeof inferenceOptions>, 'adapter'>,
+  { model: dir, device, ...holding }: Omit<z.output<typeof inferenceOptions>, 'adapter'>,
   adapterDirs: readonly string[],
 ): { loaded: LoadedModel; adapters: Pairs[] } {
   const source = openModelFolder(dir)
   const tokenizer = loadTokenizer(dir)
   const trained = adapterDirs.map(readAdapter)
   for (const adapter of trained) requireBase(adapter, source.checkpoint)
-  const model = readModel(source, openDevice(device), quantize)
-  return { loaded: { model, tokenizer }, adapters: trained.map((adapter) => pairsOf(model, adapter)) }
+  const { model, loading } = readModel(source, openDevice(device), holding)
+  return { loaded: { model, tokenizer, loading }, adapters: trained.map((adapter) => pairsOf(model, adapter)) }
 }
 
 /** Perplexity of data: of the answers of records, of every token of running text. */

@@ -1,4 +1,4 @@
-import { AdapterError } from '../errors.ts'
+import { AdapterError, ModelError } from '../errors.ts'
 import { type Checkpoint, writeCheckpoint } from '../formats/huggingFace.ts'
 import { parseConfig } from '../model/config.ts'
 import { readTensor } from '../model/weights.ts'
@@ -54,10 +54,24 @@ export function requireMergeable(checkpoint: Checkpoint, adapter: Adapter): void
   }
 }
 
+function requirePlain(checkpoint: Checkpoint): void {
+  for (const [name, { nf4 }] of checkpoint.tensors) {
+    if (!nf4) continue
+    throw new ModelError('E_MODEL', 'an adapter cannot be merged into quantised weights', {
+      file: checkpoint.dir,
+      tensor: name,
+      expected: 'f32, bf16 or f16',
+      found: 'NF4',
+      remedy: 'use the adapter unmerged, or train it on the original weights and merge it into those',
+    })
+  }
+}
+
 /**
  * Writes a checkpoint with `adapter` merged into its weights, in their own dtype. Takes the host memory of one weight.
  * @param options `keepZeros`: what is 0 stays 0, so that a model whose single weights were cut stays sparse
  * @throws {AdapterError} as {@link requireMergeable}
+ * @throws {ModelError} `E_MODEL`: the weights are in NF4, which would round the update away
  */
 export function writeMerged(
   checkpoint: Checkpoint,
@@ -65,6 +79,7 @@ export function writeMerged(
   dir: string,
   options: { keepZeros?: boolean } = {},
 ): void {
+  requirePlain(checkpoint)
   requireMergeable(checkpoint, adapter)
   writeCheckpoint(dir, {
     configJson: checkpoint.configJson,

@@ -33,7 +33,8 @@ export function firstThat(plans: readonly RecomputePlan[], fits: (plan: Recomput
 }
 
 /**
- * The fastest plan that fits `budget` bytes, of those that `choice` leaves.
+ * The fastest plan that fits `budget` bytes, of those that `choice` leaves. Embedding and head go to NF4, which changes
+ * results as recomputation does not, only where `shape` says so, or leaves it open and nothing else fits.
  * @throws {MemoryError} `E_MEMORY`: none fits; the message has the figures, and what would take less
  * @throws {ConfigError} `E_CONFIG`: `offload` where there is nothing to offload
  */
@@ -44,9 +45,14 @@ export function planWithin(
   budget: number,
   device: Device,
 ): MemoryPlan {
-  const planOf = trainingPlanner(config, shape, device)
   const plans = recomputePlans(choice, config.layers.length, device)
-  const plan = planOf(firstThat(plans, (recompute) => planOf(recompute).bytes.total <= budget))
+  const fastest = (quantizeTables: boolean | undefined) => {
+    const planOf = trainingPlanner(config, { ...shape, quantizeTables }, device)
+    return planOf(firstThat(plans, (recompute) => planOf(recompute).bytes.total <= budget))
+  }
+  const { quantize, quantizeTables } = shape
+  let plan = fastest(quantizeTables)
+  if (plan.bytes.total > budget && quantizeTables === undefined && quantize === 'nf4') plan = fastest(true)
   const { total, tables, projections, norms, adapter, activations } = plan.bytes
   if (total <= budget) return plan
   const parts = { weights: tables + projections + norms, 'the adapter': adapter, activations }

@@ -1,4 +1,5 @@
 import { ConfigError } from '../errors.ts'
+import type { Loading } from '../model/open.ts'
 
 const units: Record<string, number> = {
   b: 1,
@@ -46,3 +47,7 @@ export function parseCount(text: string | number, field: string): number {
     found: text,
   })
 }
+
+/** "5.31 GiB of weights in 4.2 s" */
+export const describeLoading = ({ bytes, seconds }: Loading): string =>
+  `${formatBytes(bytes)} of weights in ${seconds.toFixed(1)} s`

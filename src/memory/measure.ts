@@ -1,20 +1,20 @@
 import type { MicroBatch } from '../data/batches.ts'
 import type { LlamaConfig } from '../model/config.ts'
 import { buildModel, linears, type Model } from '../model/model.ts'
-import { metaSource, type Quantization } from '../model/weights.ts'
+import { type Holding, metaSource } from '../model/weights.ts'
 import { Arena } from '../tensor/arena.ts'
 import { metaOf } from '../tensor/device.ts'
 import type { Device, Tensor } from '../tensor/tensor.ts'
 
 /** A model of `config`'s shape without data, of the bytes that it has on `device`. */
-export function metaModel(config: LlamaConfig, quantize: Quantization, device: Device): Model {
+export function metaModel(config: LlamaConfig, holding: Holding, device: Device): Model {
   const meta = metaOf(device)
-  return buildModel(config, meta, metaSource(config.dtype, quantize, meta))
+  return buildModel(config, meta, metaSource(config, holding, meta))
 }
 
 /** A model without data that takes the same bytes of an arena as `model` does, pairs of its adapter included. */
 export function metaTwin(model: Model): Model {
-  const twin = metaModel(model.config, 'none', model.device)
+  const twin = metaModel(model.config, { quantize: 'none' }, model.device)
   const like = ({ shape, dtype }: Tensor) => twin.device.empty(shape, dtype)
   const originals = linears(model)
   for (const [name, linear] of linears(twin)) {

@@ -2,7 +2,7 @@ import { addAdapter, type LoraOptions } from '../lora/attach.ts'
 import { expectedTensors, type LlamaConfig } from '../model/config.ts'
 import { tensorsOf, type Weight } from '../model/linear.ts'
 import { linears, type Model, norms } from '../model/model.ts'
-import type { Quantization } from '../model/weights.ts'
+import type { Holding } from '../model/weights.ts'
 import { nf4ScratchBytes } from '../native/nf4.ts'
 import { elements } from '../tensor/dtype.ts'
 import type { Device } from '../tensor/tensor.ts'
@@ -12,9 +12,8 @@ import type { RecomputePlan } from '../train/recompute.ts'
 import { trainStep } from '../train/step.ts'
 import { arenaBytes, fullMicroBatch, metaModel } from './measure.ts'
 
-/** What decides how much memory training takes. */
-export interface TrainingShape {
-  quantize: Quantization
+/** What decides how much memory training takes. Where `quantizeTables` is not given, a budget decides. */
+export interface TrainingShape extends Holding {
   lora: LoraOptions
   /** The adapter has the original's dimensions, besides the pairs of the slice that trains. */
   rotates?: boolean
@@ -44,6 +43,8 @@ export interface MemoryPlan {
     host: number
   }
   recompute: RecomputePlan
+  /** Whether embedding and head are held in NF4. */
+  quantizeTables: boolean
   /** Original parameters over the trained model's, a 4-bit weight counted as a quarter and scales left out, as in the paper. */
   reduction: number
 }
@@ -87,7 +88,7 @@ export function trainingPlanner(
   shape: TrainingShape,
   device: Device,
 ): (recompute: RecomputePlan) => MemoryPlan {
-  const model = metaModel(config, shape.quantize, device)
+  const model = metaModel(config, shape, device)
   const parameters = addAdapter(model, shape.lora, 0)
   const optimizer = new AdamW(parameters, adamWDefaults)
   const dropout = { rate: shape.lora.dropout, seed: 0 }
@@ -95,10 +96,10 @@ export function trainingPlanner(
   const batch = { microBatches: [fullMicroBatch(tokens)], targetCount: 1, epoch: 0, examples: [] }
   const original = countParameters(unprunedConfig(config))
   const trained = countParameters(config)
-  const reduction = original / (shape.quantize === 'nf4' ? trained / 4 : trained)
+  const reduction = original / (shape.quantize === 'nf4' || config.nf4?.size ? trained / 4 : trained)
   const adapterBytes = (pairs: number) => {
     if (!shape.rotates) return 4 * pairs
-    const whole = metaModel(unprunedConfig(config), shape.quantize, device)
+    const whole = metaModel(unprunedConfig(config), shape, device)
     return 2 * pairs + 4 * addAdapter(whole, shape.lora, 0).values.bytes
   }
   const constant = {
@@ -117,6 +118,7 @@ export function trainingPlanner(
       parameters: { original, trained, adapter: parameters.count },
       bytes: { ...constant, activations, total: constantBytes + activations, host: host?.bytes ?? 0 },
       recompute,
+      quantizeTables: shape.quantizeTables ?? false,
       reduction,
     }
   }

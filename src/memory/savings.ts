@@ -12,12 +12,13 @@ import { countParameters, type MemoryPlan, planTraining, type TrainingShape, unp
  */
 export function describeSavings(config: LlamaConfig, shape: TrainingShape, plan: MemoryPlan, device: Device): string {
   const { microBatchSize, sequenceLength, lora } = shape
+  const { quantizeTables } = plan
   const layers = config.layers.length
   const resized = (change: Partial<TrainingShape>, of = config) =>
-    planTraining(of, { ...shape, ...change }, plan.recompute, device)
+    planTraining(of, { ...shape, quantizeTables, ...change }, plan.recompute, device)
   const recomputed = (offload: boolean) => {
     const [recompute] = recomputePlans({ recompute: 'full', offload }, layers, device)
-    return planTraining(config, shape, recompute!, device)
+    return planTraining(config, { ...shape, quantizeTables }, recompute!, device)
   }
   const half = (size: number) => Math.max(1, Math.floor(size / 2))
   const pruned = prunedFurther(config)
@@ -27,6 +28,7 @@ export function describeSavings(config: LlamaConfig, shape: TrainingShape, plan:
     [`sequenceLength ${half(sequenceLength)}`, resized({ sequenceLength: half(sequenceLength) })],
     [`lora.rank ${half(lora.rank)}`, resized({ lora: { ...lora, rank: half(lora.rank) } })],
     ['quantize nf4', resized({ quantize: 'nf4' })],
+    ['quantizeTables true', resized({ quantizeTables: true })],
   ])
   if (device.activations === 'bf16') settings.set('offload true', recomputed(true))
   if (pruned) settings.set(`prune.ratio ${pruned.ratio}`, resized({}, pruned.config))
@@ -49,6 +51,7 @@ function prunedFurther(config: LlamaConfig): { ratio: number; config: LlamaConfi
   const [start, end] = layersToPruneByDefault(config.numHiddenLayers)
   const prunedBy = (ratio: number): LlamaConfig => ({
     ...config,
+    nf4: new Map(),
     layers: unprunedConfig(config).layers.map((full, i) =>
       start <= i && i < end ? prunedWidths(full, ratio, ratio) : full,
     ),

@@ -38,10 +38,12 @@ export interface LlamaConfig extends LayerWidths {
   bosTokenId?: number
   eosTokenIds: number[]
   padTokenId?: number
-  /** Of the weights on disk. */
+  /** Of the weights on disk, or what they had before they were quantised. */
   dtype: DType
   /** How many keys a query sees in each layer, its own included; 0: all before it. */
   attentionWindows: number[]
+  /** Names of the weights that lie on disk in NF4, and whether they are double quantised. */
+  nf4?: ReadonlyMap<string, boolean>
   /** What each layer has; all alike unless pruned. */
   layers: LayerWidths[]
 }

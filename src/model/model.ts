@@ -1,8 +1,10 @@
+import { ModelError } from '../errors.ts'
 import { cast } from '../native/cast.ts'
 import { embedding, embeddingBackward } from '../native/embedding.ts'
+import { nf4Embedding } from '../native/nf4.ts'
 import { rmsNorm } from '../native/rmsNorm.ts'
 import type { Arena } from '../tensor/arena.ts'
-import { type Device, type Tensor, tensorFrom } from '../tensor/tensor.ts'
+import { type Device, Tensor, tensorFrom } from '../tensor/tensor.ts'
 import { type BlockConstants, blockForward, type Layer, type Norm, type Tokens } from './block.ts'
 import { inverseFrequencies, type LlamaConfig } from './config.ts'
 import { families } from './families.ts'
@@ -15,8 +17,8 @@ export interface Model {
   readonly config: LlamaConfig
   readonly device: Device
   readonly constants: BlockConstants
-  /** [vocab, hidden], f32 or bf16 */
-  readonly embedding: { readonly weight: Tensor; grad?: Tensor }
+  /** [vocab, hidden]; where embeddings are tied it is the head's weight too. */
+  readonly embedding: { readonly weight: Weight; grad?: Tensor }
   readonly layers: Layer[]
   readonly head: Head
 }
@@ -59,10 +61,10 @@ export function parseModule(name: string): { layer: number; projection: Projecti
 
 /** Where a model's weights come from: a checkpoint, a generator, or meta. */
 export interface WeightSource {
-  /** A matrix that only its linear layer reads: may come quantised. */
+  /** A projection. */
   linear(name: string, shape: readonly number[]): Weight
-  /** An embedding or output head: f32 or bf16. */
-  table(name: string, shape: readonly number[]): Tensor
+  /** An embedding or output head, or both in one. */
+  table(name: string, shape: readonly number[]): Weight
   /** A norm's weight or a bias: f32. */
   vector(name: string, shape: readonly number[]): Tensor
 }
@@ -108,13 +110,18 @@ export function buildLayer(config: LlamaConfig, index: number, source: WeightSou
   }
 }
 
-/** Builds a model of `config`'s shape; every weight is asked of `source` once, layer by layer. */
+/**
+ * Builds a model of `config`'s shape; every weight is asked of `source` once, the embedding and the head first.
+ * @throws {ModelError} `E_MODEL`: `device` has no kernels for it
+ */
 export function buildModel(config: LlamaConfig, device: Device, source: WeightSource): Model {
+  requireHeadDim(config, device)
   const { hiddenSize, vocabSize } = config
+  // The largest matrices come first: until they are quantised they lie in memory as stored, and nothing else does yet.
   const embed = source.table('model.embed_tokens.weight', [vocabSize, hiddenSize])
+  const headWeight = config.tieWordEmbeddings ? embed : source.table('lm_head.weight', [vocabSize, hiddenSize])
   const layers = config.layers.map((_, i) => buildLayer(config, i, source))
   const headNorm = norm(source, 'model.norm', hiddenSize)
-  const headWeight = config.tieWordEmbeddings ? embed : source.table('lm_head.weight', [vocabSize, hiddenSize])
   return {
     config,
     device,
@@ -123,6 +130,17 @@ export function buildModel(config: LlamaConfig, device: Device, source: WeightSo
     layers,
     head: { norm: headNorm, linear: { weight: headWeight } },
   }
+}
+
+/** Attention on the GPU takes 8 values of a head at a time, and holds no wider head than its tiles. */
+function requireHeadDim({ headDim }: LlamaConfig, { activations }: Device): void {
+  if (activations === 'f32' || (headDim % 8 === 0 && headDim <= 128)) return
+  throw new ModelError('E_MODEL', 'attention on the GPU does not take heads of this width', {
+    field: 'head_dim',
+    expected: 'a multiple of 8, at most 128',
+    found: String(headDim),
+    remedy: 'use --device cpu',
+  })
 }
 
 /** Every linear layer by its module name, in checkpoint order; the output head last. */
@@ -141,7 +159,20 @@ export function norms(model: Model): Map<string, Norm> {
   return new Map([...entries, ['model.norm', model.head.norm]])
 }
 
-function disposeLinear({ weight, bias }: Linear): void {
+/** The memory of a model: every tensor of its weights once, also where embeddings are tied. */
+function tensorsHeld(model: Model): Tensor[] {
+  const layers = Array.from(linears(model).values())
+  const weights = [model.embedding, ...norms(model).values(), ...layers].map(({ weight }) => weight)
+  const biases = layers.flatMap(({ bias }) => (bias ? [bias.values] : []))
+  return [...new Set(weights)].flatMap(tensorsOf).concat(biases)
+}
+
+/** Memory that a model's weights take as they are held. */
+export function heldBytes(model: Model): number {
+  return tensorsHeld(model).reduce((sum, { bytes }) => sum + bytes, 0)
+}
+
+function disposeLinear({ weight, bias }: Pick<Linear, 'weight' | 'bias'>): void {
   for (const tensor of tensorsOf(weight)) tensor.dispose()
   bias?.values.dispose()
 }
@@ -155,13 +186,15 @@ export function disposeLayer(layer: Layer): void {
 /** Gives the memory of a model's weights back; it cannot be used afterwards. */
 export function disposeModel({ embedding, layers, head, constants }: Model): void {
   for (const layer of layers) disposeLayer(layer)
-  disposeLinear(head.linear)
-  for (const { weight } of [embedding, head.norm]) weight.dispose()
+  for (const linear of [embedding, head.linear]) disposeLinear(linear)
+  head.norm.weight.dispose()
   constants.inverseFrequencies.dispose()
 }
 
 /** The hidden states [tokens, hidden] that enter the first layer. */
-export const embed = (model: Model, ids: Tensor): Tensor => embedding(model.embedding.weight, ids)
+export function embed({ embedding: { weight } }: Model, ids: Tensor): Tensor {
+  return weight instanceof Tensor ? embedding(weight, ids) : nf4Embedding(weight, ids)
+}
 
 /** Adds the embedding's gradient where it trains; `dx` is the gradient at the first layer's input. */
 export function embedBackward(model: Model, ids: Tensor, dx: Tensor): void {

@@ -6,8 +6,8 @@ import type { Device } from '../tensor/tensor.ts'
 import type { Layer } from './block.ts'
 import { expectedTensors, type LlamaConfig, parseConfig } from './config.ts'
 import { tensorsOf, type Weight } from './linear.ts'
-import { buildLayer, buildModel, disposeLayer, disposeModel, type Model } from './model.ts'
-import { checkpointSource, type Quantization } from './weights.ts'
+import { buildLayer, buildModel, disposeLayer, disposeModel, heldBytes, type Model } from './model.ts'
+import { checkpointSource, type Holding } from './weights.ts'
 
 /** A checkpoint whose config is understood and whose weights have the shapes that it says. */
 export interface OpenCheckpoint {
@@ -23,12 +23,30 @@ export function openModelFolder(dir: string): OpenCheckpoint {
   const generation = path.join(dir, 'generation_config.json')
   const generationJson = existsSync(generation) ? readJsonObject(generation) : undefined
   const config = parseConfig(checkpoint.configJson, checkpoint.configFile, checkpoint.pruning, generationJson)
-  return { checkpoint, config, warnings: expectTensors(checkpoint, expectedTensors(config)) }
+  const warnings = expectTensors(checkpoint, expectedTensors(config))
+  return { checkpoint, config: { ...config, nf4: quantizedIn(checkpoint) }, warnings }
 }
 
-/** Reads a model's weights onto `device`. After an error the device has its memory back. */
-export function readModel({ checkpoint, config }: OpenCheckpoint, device: Device, quantize: Quantization): Model {
-  const source = checkpointSource(checkpoint, device, { quantize, checkFinite: true })
+const quantizedIn = ({ tensors }: Checkpoint): ReadonlyMap<string, boolean> =>
+  new Map(Array.from(tensors).flatMap(([name, { nf4 }]) => (nf4 ? [[name, nf4.nestedOffset !== undefined]] : [])))
+
+/** What reading a model's weights took: time, and the memory that they are held in. */
+export interface Loading {
+  seconds: number
+  bytes: number
+}
+
+/**
+ * Reads a model's weights onto `device`. Beside what they are held in, that takes the memory of one matrix as it is stored.
+ * After an error the device has its memory back.
+ */
+export function readModel(
+  { checkpoint, config }: OpenCheckpoint,
+  device: Device,
+  holding: Holding,
+): { model: Model; loading: Loading } {
+  const began = performance.now()
+  const source = checkpointSource(checkpoint, device, { ...holding, checkFinite: true })
   const read: Weight[] = []
   const counted =
     <Held extends Weight>(weightOf: (name: string, shape: readonly number[]) => Held) =>
@@ -39,7 +57,9 @@ export function readModel({ checkpoint, config }: OpenCheckpoint, device: Device
     }
   try {
     const { linear, table, vector } = source
-    return buildModel(config, device, { linear: counted(linear), table: counted(table), vector: counted(vector) })
+    const counting = { linear: counted(linear), table: counted(table), vector: counted(vector) }
+    const model = buildModel(config, device, counting)
+    return { model, loading: { seconds: (performance.now() - began) / 1000, bytes: heldBytes(model) } }
   } catch (error) {
     for (const tensor of read.flatMap(tensorsOf)) tensor.dispose()
     throw error
@@ -53,9 +73,9 @@ export function readModel({ checkpoint, config }: OpenCheckpoint, device: Device
 export function streamModel(
   { checkpoint, config }: OpenCheckpoint,
   device: Device,
-  quantize: Quantization,
+  holding: Holding & { dequantize?: boolean },
 ): { model: Model; dispose(): void } {
-  const source = checkpointSource(checkpoint, device, { quantize, checkFinite: true })
+  const source = checkpointSource(checkpoint, device, { ...holding, checkFinite: true })
   const rest = buildModel({ ...config, layers: [] }, device, source)
   const layers = new Array<Layer>(config.numHiddenLayers)
   let held: { index: number; layer: Layer } | undefined

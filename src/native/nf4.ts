@@ -5,9 +5,12 @@ import { call } from './call.ts'
 import { type LowRank, lowRankParts } from './gemm.ts'
 import { match } from './shapes.ts'
 
-/** Elements that share an absmax, and absmax values that share a nested one. */
-const nf4Block = 64
-const nf4NestedBlock = 256
+/** How long the parts of a weight are: bytes of codes, blocks of 64 with an absmax each, and 256 of those share a nested one. */
+export function nf4Sizes(shape: readonly number[]): { bytes: number; blocks: number; nestedBlocks: number } {
+  const count = elements(shape)
+  const blocks = Math.ceil(count / 64)
+  return { bytes: Math.ceil(count / 2), blocks, nestedBlocks: Math.ceil(blocks / 256) }
+}
 
 /**
  * A matrix [out, in] in NF4 (QLoRA, arXiv 2305.14314), laid out as bitsandbytes has it: blocks of 64 of the flattened
@@ -26,22 +29,22 @@ export interface Nf4Weight {
 }
 
 /**
- * Quantises a matrix `w` [rows, columns], f32 or bf16, to NF4: every value to the nearest of the block's 16 levels, ties
+ * Quantises a matrix `w` [rows, columns], f32, bf16 or f16, to NF4: every value to the nearest of the block's 16 levels, ties
  * to the lower. Codes and absmax are those of bitsandbytes' CUDA kernels. `w` must be finite.
  * @param options `doubleQuantize` stores absmax in 8 bits, as QLoRA does. Default true.
  */
 export function quantizeNf4(w: Tensor, { doubleQuantize = true } = {}): Nf4Weight {
-  const { rows, columns } = match('nf4Quantize', { w: [w, 'rows columns', 'f32 bf16'] })
+  const { rows, columns } = match('nf4Quantize', { w: [w, 'rows columns', 'f32 bf16 f16'] })
   const { device } = w
-  const blocks = Math.ceil(w.elements / nf4Block)
-  const packed = device.empty([Math.ceil(w.elements / 2)], 'u8')
+  const { bytes, blocks, nestedBlocks } = nf4Sizes(w.shape)
+  const packed = device.empty([bytes], 'u8')
   const absmax = device.empty([blocks], 'f32')
   const shape = [rows, columns] as const
   call('nf4Quantize', w, packed, absmax)
   if (!doubleQuantize) return { shape, packed, absmax }
 
   const codes = device.empty([blocks], 'u8')
-  const nestedAbsmax = device.empty([Math.ceil(blocks / nf4NestedBlock)], 'f32')
+  const nestedAbsmax = device.empty([nestedBlocks], 'f32')
   const nestedOffset = device.empty([1], 'f32')
   call('nf4QuantizeAbsmax', absmax, codes, nestedAbsmax, nestedOffset)
   absmax.dispose()
@@ -54,6 +57,14 @@ export function dequantizeNf4(weight: Nf4Weight, dtype: 'f32' | 'bf16'): Tensor 
   const w = weight.packed.device.empty(weight.shape, dtype)
   call('nf4Dequantize', weight.packed, weight.absmax, weight.nestedAbsmax, weight.nestedOffset, w)
   return w
+}
+
+/** Rows of `weight` [vocab, hidden] for `ids` [tokens] i32, dequantised to activations [tokens, hidden]. */
+export function nf4Embedding(weight: Nf4Weight, ids: Tensor): Tensor {
+  const { tokens } = match('nf4Embedding', { ids: [ids, 'tokens', 'i32'], ...parts('nf4Embedding', weight) })
+  const y = ids.device.empty([tokens, weight.shape[1]], ids.device.activations)
+  call('nf4Embedding', weight.packed, weight.absmax, weight.nestedAbsmax, weight.nestedOffset, ids, y)
+  return y
 }
 
 export interface Nf4GemmOptions {
@@ -95,15 +106,15 @@ export function nf4ScratchBytes([rows, columns]: Nf4Weight['shape'], device: Dev
 
 /** What the parts of a weight must be, for `match`. */
 function parts(op: string, { shape, packed, absmax, nestedAbsmax, nestedOffset }: Nf4Weight) {
-  const blocks = Math.ceil(elements(shape) / nf4Block)
+  const { bytes, blocks, nestedBlocks } = nf4Sizes(shape)
   const plain = {
-    packed: [packed, `${Math.ceil(elements(shape) / 2)}`, 'u8'],
+    packed: [packed, `${bytes}`, 'u8'],
     absmax: [absmax, `${blocks}`, nestedAbsmax ? 'u8' : 'f32'],
   } as const
   if (nestedAbsmax && nestedOffset) {
     return {
       ...plain,
-      nestedAbsmax: [nestedAbsmax, `${Math.ceil(blocks / nf4NestedBlock)}`, 'f32'],
+      nestedAbsmax: [nestedAbsmax, `${nestedBlocks}`, 'f32'],
       nestedOffset: [nestedOffset, '1', 'f32'],
     } as const
   }

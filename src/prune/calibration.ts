@@ -38,11 +38,12 @@ export class Calibration {
     this.source = source
     this.device = device
     this.constants = blockConstants(source.config, device)
-    const table = this.weights().table('model.embed_tokens.weight', [])
+    const table = this.weights().table('model.embed_tokens.weight', []) as Tensor // never in NF4 here
     const batches = evaluationBatches(text, { microBatchSize: 1, sequenceLength: longest })
     this.sequences = Array.from(batches, (micro) => ({ micro, x: embedding(table, tensorFrom(device, micro.ids)) }))
     table.dispose()
-    const { layers, constants } = metaModel(source.config, 'none', device)
+    const { nf4: _, ...config } = source.config
+    const { layers, constants } = metaModel(config, { quantize: 'none' }, device)
     const largest = fullMicroBatch(longest)
     const bytes = arenaBytes(device, (arena) => {
       for (const layer of layers) {
@@ -67,7 +68,8 @@ export class Calibration {
   }
 
   private weights() {
-    return checkpointSource(this.source.checkpoint, this.device, { quantize: 'none', checkFinite: true })
+    const options = { quantize: 'none', dequantize: true, checkFinite: true } as const
+    return checkpointSource(this.source.checkpoint, this.device, options)
   }
 }
 

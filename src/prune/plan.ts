@@ -142,8 +142,8 @@ export function keptIndices(
   }
 }
 
-/** The widths that a plan gives the layers of a model. */
-export function prunedConfig(config: LlamaConfig, kept: readonly KeptLayer[]): LlamaConfig {
+/** What a plan makes of a model: other widths of layers, and no weights in NF4. */
+export function prunedConfig({ nf4: _, ...config }: LlamaConfig, kept: readonly KeptLayer[]): LlamaConfig {
   const group = config.numAttentionHeads / config.numKeyValueHeads
   const layers = config.layers.map((widths, i) => {
     const layer = kept.find((k) => k.layer === i)

@@ -50,7 +50,7 @@ export function writeSparse(
       configJson: checkpoint.configJson,
       entries: inLayerOrder(checkpoint),
       data: (name) => {
-        if (!isCut(name)) return checkpoint.read(name)
+        if (!isCut(name)) return valuesOf(checkpoint, name)
         while (!ready.has(name)) for (const [cut, bytes] of layers.next().value ?? []) ready.set(cut, bytes)
         const bytes = ready.get(name)!
         ready.delete(name)
@@ -62,6 +62,14 @@ export function writeSparse(
   } finally {
     calibration?.dispose()
   }
+}
+
+/** Also of a weight that is stored in NF4: its plain values. */
+function valuesOf(checkpoint: Checkpoint, name: string): Uint8Array {
+  const tensor = readTensor(checkpoint, name, cpu)
+  const { buffer } = tensor.read()
+  tensor.dispose()
+  return new Uint8Array(buffer)
 }
 
 /** A file's own order may be that of names, in which layer 10 comes before layer 2. */

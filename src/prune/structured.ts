@@ -29,8 +29,8 @@ export function structuredImportance(
   { criterion, grouping, layers, signal }: StructuredSettings,
   text: readonly Example[],
 ): Map<number, LayerImportance> {
-  const { model, dispose } = streamModel(source, device, 'none')
-  const { config } = source
+  const { model, dispose } = streamModel(source, device, { quantize: 'none', dequantize: true })
+  const { nf4: _, ...config } = source.config
   try {
     if (criterion === 'magnitude') {
       return new Map(range(layers).map((i) => [i, layerImportance(model.layers[i]!, config, { grouping })]))
@@ -40,7 +40,7 @@ export function structuredImportance(
     return Array.from(microBatches(text, squared ? 1 : text.length), (micro) => {
       const measure = (on: Model, arena: Arena) =>
         taylorImportance(on, arena, micro, config, layers, { grouping, squared }, signal)
-      const twin = metaModel(config, 'none', device)
+      const twin = metaModel(config, { quantize: 'none' }, device)
       const bytes = arenaBytes(device, (arena) => measure(twin, arena))
       const arena = new Arena(device, bytes)
       try {

@@ -13,6 +13,7 @@ import { converted, heldDtype, readTensor } from '../model/weights.ts'
 import { cast, copyInto } from '../native/cast.ts'
 import type { ResolvedOptions } from '../options.ts'
 import { Arena } from '../tensor/arena.ts'
+import { cpu } from '../tensor/device.ts'
 import { disposing } from '../tensor/disposing.ts'
 import type { Device, Tensor } from '../tensor/tensor.ts'
 import { zeros } from '../tensor/tensor.ts'
@@ -114,7 +115,7 @@ type Pairs = NonNullable<AlignOptions['lora']>
 const pairsOf = ({ rank, alpha }: Pairs) => ({ ...loraDefaults, rank, alpha, dropout: 0 })
 
 function openPairs(source: OpenCheckpoint, lora: Pairs, seed: number, device: Device): Trainable {
-  const model = readModel(source, device, lora.quantize)
+  const { model } = readModel(source, device, { quantize: lora.quantize })
   return { model, parameters: addAdapter(model, pairsOf(lora), seed) }
 }
 
@@ -137,7 +138,7 @@ function alignModel(
   const tokens = microBatchSize * sequenceLength
   const hostFor = (on: Device, recompute: RecomputePlan) => hostInputs(on, recompute, tokens, config.hiddenSize)
   const twin = metaTwin(model)
-  const teacherTwin = teacher && { ...teacher, model: metaModel(teacher.model.config, 'none', device) }
+  const teacherTwin = teacher && { ...teacher, model: metaModel(teacher.model.config, { quantize: 'none' }, device) }
   const bytesOf = (recompute: RecomputePlan) =>
     arenaBytes(device, (arena) => {
       const trainer = { model: twin, arena, host: hostFor(arena, recompute), recompute }
@@ -178,9 +179,8 @@ export function writeAligned(checkpoint: Checkpoint, parameters: ParameterSet, d
     entries: Array.from(checkpoint.tensors, ([name, { dtype, shape }]) => ({ name, dtype, shape })),
     data: (name) => {
       const value = parameters.byName.get(name)?.value
-      return value
-        ? new Uint8Array(cast(value, checkpoint.tensors.get(name)!.dtype).read().buffer)
-        : checkpoint.read(name)
+      const tensor = value ? cast(value, checkpoint.tensors.get(name)!.dtype) : readTensor(checkpoint, name, cpu)
+      return new Uint8Array(tensor.read().buffer)
     },
     ...(checkpoint.pruning && { pruning: checkpoint.pruning }),
     copyFrom: checkpoint.dir,

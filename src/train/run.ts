@@ -11,7 +11,7 @@ import type { Adapter } from '../lora/adapter.ts'
 import { recoverAdapter } from '../lora/recover.ts'
 import { type ScaleTrial, scaleAdapter, searchScale } from '../lora/scale.ts'
 import { memoryBudget, planWithin } from '../memory/budget.ts'
-import { formatBytes, parseBytes } from '../memory/bytes.ts'
+import { describeLoading, formatBytes, parseBytes } from '../memory/bytes.ts'
 import type { MemoryPlan, TrainingShape } from '../memory/planner.ts'
 import { withSavings } from '../memory/savings.ts'
 import { disposeModel } from '../model/model.ts'
@@ -81,6 +81,7 @@ export async function trainLoRAMRun(options: ResolvedOptions, context: Context<R
     folder.remember('data', { train, eval: held ?? null })
     const small = await alignStage(run, await pruneStage(run, source))
     const plan = memoryPlan(run, small)
+    folder.remember('tables', { tables: plan.quantizeTables ? 'nf4' : 'none' })
     emit({ type: 'plan', plan })
     const { adapter, progress } = trainStage(run, small, examples, plan, source)
     const recovery = recoverStage(run, adapter, small, source, examples.eval)
@@ -170,13 +171,16 @@ function trainStage(
   plan: MemoryPlan,
   original: OpenCheckpoint,
 ): ReturnType<typeof trainAdapter> {
+  const { quantize } = options
+  const { quantizeTables } = plan
   const rotate = options.prune?.rotate
   const rotating = rotate && { ...rotate, original, plan: small.checkpoint.pruning! }
   context.emit({ type: 'stage', stage: 'train', status: 'started' })
   try {
     return disposing((own) => {
-      const model = readModel(small, device, options.quantize)
+      const { model, loading } = readModel(small, device, { quantize, quantizeTables })
       own({ dispose: () => disposeModel(model) })
+      context.emit({ type: 'notice', message: `loaded ${describeLoading(loading)}` })
       const sample = (step: number) => {
         for (const answer of sampleAnswers(model, tokenizer, examples.eval ?? examples.train, options.log.samples))
           context.emit({ type: 'sample', stage: 'train', step, ...answer })
@@ -231,7 +235,7 @@ function scaleOnHeldOut(
 ): ScaleTrial {
   const { train, data, quantize } = options
   const sizes = { microBatchSize: train.microBatchSize, sequenceLength: data.sequenceLength }
-  const model = readModel(original, device, quantize)
+  const { model } = readModel(original, device, { quantize })
   try {
     return searchScale(model, adapter, held, sizes, context.signal, ({ scale, loss }) =>
       context.emit({ type: 'notice', message: `recovered update times ${scale}: held-out loss ${loss.toFixed(4)}` }),
@@ -270,8 +274,9 @@ function memoryPlan({ options, device }: Run, { config }: OpenCheckpoint): Memor
   return planWithin(config, trainingShape(options), options.train, budget, device)
 }
 
-const trainingShape = ({ quantize, lora, train, data, prune }: ResolvedOptions): TrainingShape => ({
+const trainingShape = ({ quantize, quantizeTables, lora, train, data, prune }: ResolvedOptions): TrainingShape => ({
   quantize,
+  quantizeTables,
   rotates: prune?.rotate !== undefined,
   lora,
   microBatchSize: train.microBatchSize,

@@ -22,8 +22,11 @@ export interface RunFolder {
   close(): void
 }
 
-/** Options that may change between a run and its continuation: they decide where and how far, not what is computed. */
-const free = /^(resume|forceResume|output|device|memory|train\.(recompute|offload)|data\.cache|log\..*)$/
+/**
+ * Options that may change between a run and its continuation: they decide where and how far, not what is computed. What
+ * `quantizeTables` comes to is remembered apart from it.
+ */
+const free = /^(resume|forceResume|output|device|memory|quantizeTables|train\.(recompute|offload)|data\.cache|log\..*)$/
 
 /**
  * Opens the folder for one run, locks it, and clears away what a killed process left half written.

@@ -38,9 +38,9 @@ export function openTeacher(
     })
   }
   if (hold === 'streamed') {
-    const { model, dispose } = streamModel(source, device, quantize)
+    const { model, dispose } = streamModel(source, device, { quantize })
     return { model, weight, temperature, dispose }
   }
-  const model = readModel(source, device, quantize)
+  const { model } = readModel(source, device, { quantize })
   return { model, weight, temperature, dispose: () => disposeModel(model) }
 }

@@ -15,7 +15,7 @@ import { scoreTask, type TaskScore } from '../infer/tasks/index.ts'
 import { writeMerged } from '../lora/merge.ts'
 import { recoverAdapter } from '../lora/recover.ts'
 import { scaleAdapter } from '../lora/scale.ts'
-import { openModelFolder } from '../model/open.ts'
+import { type Loading, openModelFolder } from '../model/open.ts'
 import type * as options from '../options.ts'
 import { pruneModel } from '../prune/prune.ts'
 import { openDevice } from '../tensor/device.ts'
@@ -84,8 +84,9 @@ export const methods = {
     exportGguf(given)
   },
 
-  async load(given: Options<typeof options.inferenceOptions>, _context: Context<never>): Promise<void> {
+  async load(given: Options<typeof options.inferenceOptions>, _context: Context<never>): Promise<Loading> {
     loaded = loadModelFolder(given)
+    return loaded.loading
   },
 
   evaluate: (

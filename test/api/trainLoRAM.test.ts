@@ -10,6 +10,7 @@ import {
   FileError,
   loadModel,
   MemoryError,
+  merge,
   plan,
   prune,
   RunError,
@@ -227,6 +228,30 @@ describe('trainLoRAM', () => {
     expect(digest(tight.output)).toBe(digest(plain.output))
   })
 
+  test('embedding and head go to NF4 where the budget fits no other way, and stay in it when resumed', async () => {
+    const { metrics } = await trainLoRAM(options({ train: { ...options().train, maxSteps: 1, recompute: 'full' } }))
+    const memory = metrics.plan.bytes.total - 1
+    const { output } = options()
+    await abortAfter(1, { output, memory })
+    const events = await collect(trainLoRAM(options({ output, train: long, memory, resume: true })))
+    expect(events.find((e) => e.type === 'plan')).toMatchObject({ plan: { quantizeTables: true } })
+    expect(events.some((e) => e.type === 'notice' && /^loaded .*iB of weights in/.test(e.message))).toBe(true)
+  })
+
+  test('a model that bitsandbytes quantised is pruned, trained on, and used with the recovered adapter', async () => {
+    const quantized = path.join(folder, 'quantized')
+    writeTinyModel(quantized, ['nf4', 'checkpoint'])
+    const { adapter, metrics } = await trainLoRAM(options({ model: quantized, prune: { ratio: 0.5, layers: [1, 2] } }))
+    const large = await loadModel(quantized, { adapter, quantizeTables: true, device: 'cpu' })
+    const { loss } = await large.evaluate({ data, sequenceLength: 48 })
+    await large.close()
+    expect(Math.abs(loss / metrics.evaluation!.loss - 1)).toBeLessThan(0.5)
+    const merged = merge({ model: quantized, adapter, output: `${adapter} merged` })
+    await expect(merged).rejects.toMatchObject({ code: 'E_MODEL' })
+    const whole = await trainLoRAM(options({ model: quantized, prune: undefined }))
+    expect(whole.metrics.plan.parameters.trained).toBe(whole.metrics.plan.parameters.original)
+  })
+
   test('early stopping ends after evaluations without progress and keeps the best', async () => {
     const train = { ...options().train, learningRate: 5, evalSteps: 1, patience: 2, maxSteps: 50, epochs: 50 }
     const run = trainLoRAM(options({ train }))
@@ -248,7 +273,11 @@ describe('errors come with their class, code and remedy through the thread', () 
 
   test.each([
     ['auto without the large model', { prune: undefined, recover: { scale: 'auto' } }, /only a run that prunes it/],
-    ['auto without held-out data', { data: { train: data }, recover: { scale: 'auto' } }, /data\.eval or data\.evalSplit with auto/],
+    [
+      'auto without held-out data',
+      { data: { train: data }, recover: { scale: 'auto' } },
+      /data\.eval or data\.evalSplit with auto/,
+    ],
     ['a factor where nothing is recovered', { prune: undefined, recover: { scale: 0.5 } }, /nothing to recover/],
     ['rotation with alignment', { prune: { rotate: {} }, align: { data: text, steps: 1 } }, /none with prune.rotate/],
     ['rotation of single weights', { prune: { method: 'unstructured', rotate: {} } }, /structured or random/],
@@ -267,7 +296,10 @@ describe('errors come with their class, code and remedy through the thread', () 
     const { prune, lora, train } = options()
     const least = plan({ model, prune, lora, microBatchSize: 2, sequenceLength: 48, recompute: 'full', device: 'cpu' })
     const memory = least.training.bytes.total - 1
-    const refused = await trainLoRAM(options({ memory })).then(undefined, (error: MemoryError) => error)
+    const refused = await trainLoRAM(options({ memory, quantizeTables: false })).then(
+      undefined,
+      (error: MemoryError) => error,
+    )
     expect(refused).toBeInstanceOf(MemoryError)
     const { remedy } = (refused as MemoryError).details
     expect(remedy).toMatch(/^\S+ \S+ saves [\d.]+ \wiB(; \S+ \S+ saves [\d.]+ \wiB){2}$/)
@@ -283,6 +315,7 @@ describe('errors come with their class, code and remedy through the thread', () 
 
   test.each([
     ['other options', { seed: 1 }, /seed/],
+    ['tables in another form', { quantizeTables: true }, /tables "none"[\s\S]*tables "nf4"/],
     ['other data', { data: { train: text, format: 'text', sequenceLength: 48 } }, /train/],
   ])('resuming with %s names the difference', async (_name, over, message) => {
     const given = options()

@@ -1,6 +1,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
+import { kernelsFor } from '../../src/cli/commands/doctor.ts'
 import { commands } from '../../src/cli/commands/index.ts'
 import { readAdapter } from '../../src/formats/peft.ts'
 import { cudaStatus } from '../../src/tensor/device.ts'
@@ -91,7 +92,8 @@ test('prune, then align', async () => {
 describe('evaluate', () => {
   test('answers of records', async () => {
     const result = await loramJson(...evaluate, '--sequence-length', '64', '--limit', '4')
-    expect(result).toMatchObject({ perplexity: Math.exp(result.loss as number), tokens: 68, targets: 36 })
+    const loading = { seconds: expect.any(Number), bytes: expect.any(Number) }
+    expect(result).toMatchObject({ perplexity: Math.exp(result.loss as number), tokens: 68, targets: 36, loading })
   })
 
   test('every token of running text', async () => {
@@ -147,6 +149,16 @@ test('init writes a file that trains as the flags do, and overwrites nothing', a
   expect(again.exitCode).toBe(2)
   expect(lastLine(again.stdout)).toMatchObject({ error: { code: 'E_CONFIG', file } })
   expect(readFileSync(file, 'utf8')).toBe(text)
+})
+
+test.each([
+  ['9.0', /wgmma/],
+  ['8.0', /^mma\.sync$/],
+  ['12.0', /^mma\.sync$/],
+])('doctor knows which kernels a GPU of compute capability %s runs', (computeCapability, kernels) => {
+  const { products, attention } = kernelsFor({ computeCapability }).kernels
+  expect(products).toMatch(kernels)
+  expect(attention).toMatch(kernels)
 })
 
 test('doctor says what it found and tried', async () => {

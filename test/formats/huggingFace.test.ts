@@ -148,12 +148,6 @@ describe('a folder', () => {
     expectError(() => inspect(() => 0), 'E_FILE', { file: at('config.json') })
   })
 
-  test('of quantised weights is refused by name', () => {
-    copy(single)
-    edit('config.json', '{', '{"quantization_config": {"quant_method": "bitsandbytes"},')
-    expectError(() => inspect(() => 0), 'E_MODEL', { field: 'quantization_config' })
-  })
-
   test.each(['pytorch_model.bin', 'consolidated.00.pth'])('with no weights but %s is refused', (pickle) => {
     copy(single)
     renameSync(at('model.safetensors'), at(pickle))

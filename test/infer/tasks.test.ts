@@ -17,8 +17,13 @@ const dir = scratchFolder()
 let loaded: LoadedModel
 let demo: LoadedModel
 beforeAll(() => {
-  loaded = loadModelFolder({ model: writeTinyModel(path.join(dir, 'model')), quantize: 'none', device: 'cpu' })
-  demo = loadModelFolder({ model: 'demo/model', quantize: 'none', device: 'cpu' })
+  loaded = loadModelFolder({
+    model: writeTinyModel(path.join(dir, 'model')),
+    quantize: 'none',
+    quantizeTables: false,
+    device: 'cpu',
+  })
+  demo = loadModelFolder({ model: 'demo/model', quantize: 'none', quantizeTables: false, device: 'cpu' })
 })
 
 function write(name: string, records: object[]): string {

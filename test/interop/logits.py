@@ -8,6 +8,8 @@ from transformers import AutoModelForCausalLM
 
 model_dir, adapter_dir, ids = sys.argv[1:4]
 model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+if getattr(model, "is_quantized", False):
+    model = model.dequantize()  # bitsandbytes' product on the CPU takes few shapes
 if adapter_dir != "-":
     model = PeftModel.from_pretrained(model, adapter_dir)
 with torch.no_grad():

@@ -11,6 +11,7 @@ import { modelBytes, planTraining, type TrainingShape, trainingPlanner } from '.
 import { parseConfig } from '../../src/model/config.ts'
 import { Arena } from '../../src/tensor/arena.ts'
 import { cpu, metaDevice } from '../../src/tensor/device.ts'
+import type { Device } from '../../src/tensor/tensor.ts'
 import { hostInputs } from '../../src/train/layerInputs.ts'
 import { type RecomputePlan, recomputePlans, recomputes, uniform } from '../../src/train/recompute.ts'
 import { trainStep } from '../../src/train/step.ts'
@@ -60,6 +61,12 @@ const cases: [string, string[], TrainingShape, Partial<RecomputePlan>][] = [
     },
     { full: 2, cheap: 1, none: 1, offloaded: 1 },
   ],
+  ...(['llama3', 'llama3-tied'] as const).map((name): (typeof cases)[number] => [
+    `on ${name} with its tables in NF4`,
+    ['models', name],
+    { quantize: 'nf4', quantizeTables: true, lora, microBatchSize: 2, sequenceLength: 33 },
+    { none: 2 },
+  ]),
   ['alike for every layer', ['loram', 'pruned'], qlora, { cheap: 4 }],
   ['with all that can be offloaded', ['loram', 'pruned'], qlora, { full: 4, offloaded: 3 }],
 ]
@@ -67,7 +74,7 @@ const cases: [string, string[], TrainingShape, Partial<RecomputePlan>][] = [
 onEveryDevice('the memory plan', (device) => {
   describe.each(cases)('of %s', (_name, folder, shape, counts) => {
     const recompute = { none: 0, cheap: 0, full: 0, offloaded: 0, ...counts }
-    const model = loadDirectory(goldenPath(...folder), device, shape.quantize)
+    const model = loadDirectory(goldenPath(...folder), device, shape.quantize, shape.quantizeTables)
     const plan = planTraining(model.config, shape, recompute, device)
     const micro = fullMicroBatch(shape.microBatchSize * shape.sequenceLength)
     const parameters = addAdapter(model, shape.lora, 0)
@@ -104,7 +111,7 @@ onEveryDevice('the memory plan', (device) => {
     const model = loadDirectory(goldenPath('models', 'llama2'), device)
     const micro = fullMicroBatch(40)
     const evaluate = (of: typeof model, arena: Arena) => evaluateLoss(of, arena, [micro], neverAborted)
-    const bytes = arenaBytes(device, (arena) => evaluate(metaModel(model.config, 'none', device), arena))
+    const bytes = arenaBytes(device, (arena) => evaluate(metaModel(model.config, { quantize: 'none' }, device), arena))
     const arena = new Arena(device, bytes)
     evaluate(model, arena)
     expect(arena.peak).toBe(bytes)
@@ -153,7 +160,7 @@ describe('a budget', () => {
 
   test('that nothing fits is refused with the figures, and with what would save most', () => {
     const config = prunedConfigOf('LLaMA-2-13B', 0.65)
-    const large = { ...shape, microBatchSize: 8, sequenceLength: 2048 }
+    const large = { ...shape, quantizeTables: false, microBatchSize: 8, sequenceLength: 2048 }
     const least = planWithin(config, large, { recompute: 'auto', offload: true }, Number.POSITIVE_INFINITY, device)
     const halved = planTraining(config, { ...large, microBatchSize: 4 }, least.recompute, device)
     const saved = formatBytes(least.bytes.total - halved.bytes.total)
@@ -168,6 +175,37 @@ describe('a budget', () => {
       remedy: expect.stringMatching(/^offload true saves .*; recompute full saves .*; microBatchSize 4 saves/),
     })
   })
+
+  test('takes embedding and head to NF4 only where recomputation does not help enough, or where told to', () => {
+    const config = prunedConfigOf('LLaMA-2-13B', 0.65)
+    const planFor = (bytes: number, change: Partial<TrainingShape> = {}) =>
+      planWithin(config, { ...shape, ...change }, auto, bytes, device)
+    const least = (change: Partial<TrainingShape>) => {
+      const recompute = recomputePlans(auto, 40, device).at(-1)!
+      return planTraining(config, { ...shape, ...change }, recompute, device)
+    }
+    const [plain, quantized] = [least({ quantizeTables: false }), least({ quantizeTables: true })]
+    expect(quantized.bytes.tables / plain.bytes.tables).toBeCloseTo(4.127 / 16, 4)
+    expect(planFor(plain.bytes.total)).toEqual(plain)
+    expect(planFor(plain.bytes.total - 1)).toMatchObject({ quantizeTables: true })
+    expect(planFor(quantized.bytes.total)).toEqual(quantized)
+    expect(planFor(Number.POSITIVE_INFINITY, { quantizeTables: true }).recompute).toEqual(uniform('none', 40))
+    expectError(() => planFor(plain.bytes.total - 1, { quantizeTables: false }), 'E_MEMORY')
+    expectError(() => planFor(least({ quantize: 'none' }).bytes.total - 1, { quantize: 'none' }), 'E_MEMORY')
+  })
+})
+
+test.each([
+  [16, true],
+  [128, true],
+  [12, false],
+  [136, false],
+])('a head of %i values fits the GPU: %s', (headDim, fits) => {
+  const config = { ...prunedConfigOf('LLaMA-2-13B', 0.65), headDim }
+  const build = (device: Device) => metaModel(config, { quantize: 'none' }, device)
+  expect(build(cpu).constants.headDim).toBe(headDim)
+  if (fits) expect(build(metaDevice('cuda')).constants.headDim).toBe(headDim)
+  else expectError(() => build(metaDevice('cuda')), 'E_MODEL', { field: 'head_dim', found: String(headDim) })
 })
 
 // Zhang et al. 2025, arXiv 2502.13533, tables 4 and 5

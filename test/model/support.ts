@@ -9,10 +9,19 @@ import type { Device } from '../../src/tensor/tensor.ts'
 import { toDevice } from '../../src/train/step.ts'
 import { expectClose, type readGolden } from '../ops/support.ts'
 
-export function loadDirectory(dir: string, device: Device, quantize: 'none' | 'nf4' = 'none'): Model {
+export function loadDirectory(
+  dir: string,
+  device: Device,
+  quantize: 'none' | 'nf4' = 'none',
+  quantizeTables = false,
+): Model {
   const checkpoint = openCheckpoint(dir)
   const config = parseConfig(checkpoint.configJson, path.join(dir, 'config.json'), checkpoint.pruning)
-  return buildModel(config, device, checkpointSource(checkpoint, device, { quantize, checkFinite: true }))
+  return buildModel(
+    config,
+    device,
+    checkpointSource(checkpoint, device, { quantize, quantizeTables, checkFinite: true }),
+  )
 }
 
 /** Room enough for any of the tiny models. */

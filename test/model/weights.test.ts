@@ -26,7 +26,10 @@ onEveryDevice('a model that does not fit', (device) => {
         return tensor
       },
     }
-    expectError(() => readModel(openModelFolder(goldenPath('models', 'llama3')), small, 'none'), 'E_GPU_OOM')
+    expectError(
+      () => readModel(openModelFolder(goldenPath('models', 'llama3')), small, { quantize: 'none' }),
+      'E_GPU_OOM',
+    )
     expect(made).toHaveLength(12)
     for (const tensor of made) expect(() => tensor.read()).toThrow(/was released/)
   })

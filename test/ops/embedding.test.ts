@@ -1,5 +1,7 @@
 import { afterEach, describe, test } from 'vitest'
 import { embedding, embeddingBackward } from '../../src/native/embedding.ts'
+import { gatherRows } from '../../src/native/gather.ts'
+import { dequantizeNf4, nf4Embedding, quantizeNf4 } from '../../src/native/nf4.ts'
 import { tensorFrom } from '../../src/tensor/tensor.ts'
 import { guarded } from './guarded.ts'
 import {
@@ -36,6 +38,14 @@ onEveryDevice('embedding', (plain) => {
         // Exact, but where wider weights become activations.
         const rounding = dtype === 'f32' ? storing(device.activations) : 0
         expectWithin(embedding(weight, tensorFrom(device, ids)), want, (value) => rounding * Math.abs(value))
+      })
+
+      // Widths of 61 and 4300 put the borders of blocks inside of rows, 61 also those of bytes.
+      test.each([true, false])('gathers the rows that NF4 stands for, double quantised: %s', (doubleQuantize) => {
+        const weight = quantizeNf4(random(device, [vocab, hidden]), { doubleQuantize })
+        const indices = tensorFrom(device, ids)
+        const want = gatherRows(dequantizeNf4(weight, device.activations), indices)
+        expectWithin(nf4Embedding(weight, indices), toArray(want), () => 0)
       })
 
       test.each(floatsOf(device))('backward adds the rows of repeated ids, %s', (dtype) => {

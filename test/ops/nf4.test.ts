@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import { cast } from '../../src/native/cast.ts'
 import { dequantizeNf4, type Nf4Weight, quantizeNf4 } from '../../src/native/nf4.ts'
 import { type Device, tensorFrom } from '../../src/tensor/tensor.ts'
 import { expectWithin, fromBf16, onEveryDevice, random, readGolden, toArray, unitRoundoff } from './support.ts'
@@ -68,6 +69,13 @@ onEveryDevice('nf4', (device) => {
     const [narrow, other] = [quantizeNf4(w), quantizeNf4(wide)]
     expect(narrow.packed.read()).toEqual(other.packed.read())
     expect(narrow.absmax.read()).toEqual(other.absmax.read())
+  })
+
+  test('f16 and f32 of the same values give the same weight', () => {
+    const w = cast(random(device, [33, 61]), 'f16')
+    const [narrow, wide] = [quantizeNf4(w), quantizeNf4(cast(w, 'f32'))]
+    expect(narrow.packed.read()).toEqual(wide.packed.read())
+    expect(narrow.absmax.read()).toEqual(wide.absmax.read())
   })
 
   test('zeros stay zeros, in the code 7', () => {

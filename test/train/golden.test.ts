@@ -1,15 +1,12 @@
-import { readFileSync } from 'node:fs'
-import path from 'node:path'
 import { test } from 'vitest'
 import type { Batch } from '../../src/data/batches.ts'
 import { readAdapter } from '../../src/formats/peft.ts'
-import { openSafetensors } from '../../src/formats/safetensors.ts'
-import { addAdapter, attachAdapter, loraDefaults } from '../../src/lora/attach.ts'
-import { parseConfig } from '../../src/model/config.ts'
-import { buildModel, linears, type Model } from '../../src/model/model.ts'
-import { cast } from '../../src/native/cast.ts'
-import { dequantizeNf4, type Nf4Weight } from '../../src/native/nf4.ts'
-import { type Device, Tensor, tensorFrom } from '../../src/tensor/tensor.ts'
+import { addAdapter, attachAdapter, loraDefaults, targetModules } from '../../src/lora/attach.ts'
+import type { Weight } from '../../src/model/linear.ts'
+import { type Model, projectionNames } from '../../src/model/model.ts'
+import { dequantizeNf4 } from '../../src/native/nf4.ts'
+import { fillUniform } from '../../src/native/random.ts'
+import { type Device, Tensor } from '../../src/tensor/tensor.ts'
 import { recomputes, uniform } from '../../src/train/recompute.ts'
 import { learningRateAt } from '../../src/train/schedule.ts'
 import { type StepResult, type Trainer, trainStep } from '../../src/train/step.ts'
@@ -90,7 +87,7 @@ onEveryDevice('LoRAM, against PEFT on the pruned model', (device) => {
 onEveryDevice('QLoRA', (device) => {
   test('loss and gradients on a checkpoint that bitsandbytes packed', () => {
     const golden = readGolden('nf4', 'checkpoint', 'golden.safetensors')
-    const model = bitsandbytesModel(goldenPath('nf4', 'checkpoint'), device)
+    const model = loadDirectory(goldenPath('nf4', 'checkpoint'), device)
     const trainer = trainerOf(model, addAdapter(model, { ...loraDefaults, rank: 4, alpha: 8 }, 0))
     const { byName } = trainer.parameters
     for (const [name, { value }] of byName) value.write(golden(`qlora.${peftName(name)}`).data)
@@ -99,47 +96,36 @@ onEveryDevice('QLoRA', (device) => {
   })
 
   // A pruned width of 61 channels puts the borders of NF4's blocks inside of rows.
-  test('gradients on a pruned base in NF4 are those on the same base dequantised', () => {
-    const packed = loadDirectory(goldenPath('loram', 'pruned'), device, 'nf4')
-    const plain = loadDirectory(goldenPath('loram', 'pruned'), device)
-    const weights = linears(packed)
-    for (const [name, linear] of linears(plain)) {
-      const { weight } = weights.get(name)!
-      linear.weight = weight instanceof Tensor ? weight : dequantizeNf4(weight, 'f32')
-    }
+  test.each([
+    ['a pruned base', ['loram', 'pruned'], false],
+    ['a pruned base with its tables', ['loram', 'pruned'], true],
+    ['a base with tied tables', ['models', 'llama3-tied'], true],
+  ])('gradients on %s in NF4 are those on the same base dequantised', (_, folder, quantizeTables) => {
+    const packed = loadDirectory(goldenPath(...folder), device, 'nf4', quantizeTables)
     const micro = goldenBatch(readGolden('loram', 'golden.safetensors'))
-    const gradients = ([packed, plain] as const).map((model) => {
-      const trainer = trainerOf(model, trainAdapter(model, readAdapter(goldenPath('loram', 'adapter-pruned'))))
-      backward(trainer, batchOf(micro))
-      return toArray(trainer.parameters.grads)
+    const gradients = [packed, dequantized(packed)].map((model) => {
+      const parameters = addAdapter(model, { ...loraDefaults, targets: targetModules }, 0)
+      // B is zero in a new adapter, and with it the gradient of A.
+      fillUniform(parameters.values, -0.1, 0.1, { seed: 1, stream: 0 })
+      backward(trainerOf(model, parameters), batchOf(micro))
+      return toArray(parameters.grads)
     })
     expectGolden(gradients[0]!, gradients[1]!)
   })
 })
 
-/** A model on the very bytes that bitsandbytes wrote: packed codes, absmax in 8 bits and what restores it. */
-function bitsandbytesModel(dir: string, device: Device): Model {
-  const file = openSafetensors(path.join(dir, 'model.safetensors'))
-  const read = (name: string) => {
-    const { shape, dtype } = file.tensors.get(name)!
-    return device.empty(shape, dtype).write(file.read(name))
+/** The same model on the matrices that its NF4 weights stand for. */
+function dequantized(model: Model): Model {
+  const plain = <Owner extends { weight: Weight }>(owner: Owner): Owner => {
+    const { weight } = owner
+    return { ...owner, weight: weight instanceof Tensor ? weight : dequantizeNf4(weight, 'f32') }
   }
-  const json = JSON.parse(readFileSync(path.join(dir, 'config.json'), 'utf8'))
-  return buildModel(parseConfig(json, 'config.json'), device, {
-    table: read,
-    vector: (name) => cast(read(name), 'f32'),
-    linear: (name, shape): Nf4Weight => {
-      const state = JSON.parse(Buffer.from(file.read(`${name}.quant_state.bitsandbytes__nf4`)).toString())
-      const packed = read(name)
-      return {
-        shape: shape as [number, number],
-        packed: packed.slice(0, [packed.elements]),
-        absmax: read(`${name}.absmax`),
-        nestedAbsmax: read(`${name}.nested_absmax`),
-        nestedOffset: tensorFrom(device, Float32Array.of(state.nested_offset)),
-      }
-    },
+  const layers = model.layers.map((layer) => {
+    const projections = projectionNames.map((name) => [name, plain(layer[name])])
+    return { ...layer, ...Object.fromEntries(projections) }
   })
+  const head = { ...model.head, linear: plain(model.head.linear) }
+  return { ...model, embedding: plain(model.embedding), layers, head }
 }
 
 const laterError = 1e-4

@@ -4,6 +4,7 @@
 
 #include "../../core/parallel.h"
 #include "../../cpu/nf4.h"
+#include "../../cpu/reduce.h"
 #include "../../cpu/simd.h"
 #include "../ops.h"
 
@@ -93,6 +94,15 @@ void cpu(const Nf4Dequantize& op) {
       for (int64_t i = 0; i < count; i++) op.w.as<Bf16>()[first + i] = Bf16(values[i]);
     }
   });
+}
+
+void cpu(const Nf4Embedding& op) {
+  const Nf4View view(op.packed, op.absmax, op.nestedAbsmax, op.nestedOffset);
+  const int64_t hidden = op.y.columns();
+  const int32_t* ids = op.ids.as<int32_t>();
+  float* y = op.y.as<float>();
+  const auto row = [&](int64_t i) { view.decode(ids[i] * hidden, hidden, y + i * hidden); };
+  parallelFor(op.ids.elements(), row, rowGrain(hidden));
 }
 
 }  // namespace loram

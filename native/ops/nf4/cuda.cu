@@ -112,22 +112,33 @@ __device__ void storeChunk(float* target, int count, const float (&v)[8]) {
   }
 }
 
+// Which row of the weight a row of the result is: the rows from one on, or those that ids name.
+struct RowsFrom {
+  int64_t first;
+  __device__ int64_t operator()(int row) const { return first + row; }
+};
+struct RowsNamed {
+  const int32_t* ids;
+  __device__ int64_t operator()(int row) const { return ids[row]; }
+};
+
 // Floor     n / 2 + 4 n / 64 bytes read, 2 n written as bf16: 0.60 GB at 28672 x 8192, 0.20 ms at 3.0 TB/s
 // Measured  0.223 ms there, H100, 2026-11-24
 // Threads   8 neighbours each, so that a warp writes 512 bytes in one piece; 4 chunks in flight in each thread
-template <bool aligned, class T>
+template <bool aligned, class T, class RowOf>
 __global__ void __launch_bounds__(256, 4)
-    dequantize(Nf4Weights weights, int64_t firstRow, T* w, int64_t pitch, int rows, int columns) {
+    dequantize(Nf4Weights weights, RowOf rowOf, T* w, int64_t pitch, int rows, int columns) {
   constexpr int chunks = 4;
   fillNf4Table();
   __syncthreads();
   const int first = (blockIdx.x * blockDim.x * chunks + threadIdx.x) * 8, step = blockDim.x * 8;
   for (int row = blockIdx.y; row < rows; row += gridDim.y) {
+    const int64_t start = rowOf(row) * columns;
     Nf4Chunk chunk[chunks];
 #pragma unroll
     for (int i = 0; i < chunks; i++) {
       const int column = first + i * step;
-      if (column < columns) chunk[i] = weights.fetch<aligned>((firstRow + row) * columns + column);
+      if (column < columns) chunk[i] = weights.fetch<aligned>(start + column);
     }
 #pragma unroll
     for (int i = 0; i < chunks; i++) {
@@ -141,11 +152,23 @@ __global__ void __launch_bounds__(256, 4)
   }
 }
 
+template <class RowOf>
+void queueDequantize(const Nf4Weights& weights, RowOf rowOf, const Tensor& w, cudaStream_t stream) {
+  const int rows = static_cast<int>(w.rows()), columns = static_cast<int>(w.columns());
+  const dim3 grid(ceilDiv(columns, 4 * 8 * 256), std::min(rows, 4096));
+  forFloat(w.dtype, [&](auto t) {
+    using T = decltype(t);
+    const int64_t pitch = w.rank > 1 ? w.pitch : columns;
+    launch(columns % 8 == 0 ? dequantize<true, T, RowOf> : dequantize<false, T, RowOf>, grid, 256, stream, weights,
+           rowOf, w.as<T>(), pitch, rows, columns);
+  });
+}
+
 }  // namespace
 
 void cuda(const Nf4Quantize& op, cudaStream_t stream) {
   const int64_t threads = ceilDiv(op.w.elements(), int64_t{nf4Block}) * 8;
-  forFloat(op.w.dtype, [&](auto t) {
+  forDtype(op.w.dtype, [&](auto t) {
     using T = decltype(t);
     const Flattened<T> w{op.w.as<T>(), op.w.columns(), op.w.rank > 1 ? op.w.pitch : op.w.columns(), op.w.elements()};
     launch(quantize<T>, static_cast<unsigned>(ceilDiv(threads, int64_t{256})), 256, stream, w, op.packed.as<uint8_t>(),
@@ -166,15 +189,14 @@ void cuda(const Nf4Dequantize& op, cudaStream_t stream) {
   dequantizeNf4(nf4Weights(op.packed, op.absmax, op.nestedAbsmax, op.nestedOffset, w.elements()), 0, w, stream);
 }
 
+void cuda(const Nf4Embedding& op, cudaStream_t stream) {
+  // Twice the bytes: where the number of weights is odd that is one more, which begins no block.
+  queueDequantize(nf4Weights(op.packed, op.absmax, op.nestedAbsmax, op.nestedOffset, 2 * op.packed.elements()),
+                  RowsNamed{op.ids.as<int32_t>()}, op.y, stream);
+}
+
 void dequantizeNf4(const Nf4Weights& weights, int64_t firstRow, const Tensor& w, cudaStream_t stream) {
-  const int rows = static_cast<int>(w.rows()), columns = static_cast<int>(w.columns());
-  const dim3 grid(ceilDiv(columns, 4 * 8 * 256), std::min(rows, 4096));
-  forFloat(w.dtype, [&](auto t) {
-    using T = decltype(t);
-    const int64_t pitch = w.rank > 1 ? w.pitch : columns;
-    launch(columns % 8 == 0 ? dequantize<true, T> : dequantize<false, T>, grid, 256, stream, weights, firstRow,
-           w.as<T>(), pitch, rows, columns);
-  });
+  queueDequantize(weights, RowsFrom{firstRow}, w, stream);
 }
 
 }  // namespace loram

@@ -9,8 +9,11 @@ export const chat = command({
   name: 'chat',
   description: 'A conversation with a model: a message a line, /exit or end of input ends it, Ctrl-C an answer',
   options: chatCommandOptions,
-  async run({ model, adapter, quantize, device, system, ...sampling }, json): Promise<{ messages: ChatMessage[] }> {
-    const large = await loadModel(model, { adapter, quantize, device })
+  async run(
+    { model, adapter, quantize, quantizeTables, device, system, ...sampling },
+    json,
+  ): Promise<{ messages: ChatMessage[] }> {
+    const large = await loadModel(model, { adapter, quantize, quantizeTables, device })
     const messages: ChatMessage[] = system === undefined ? [] : [{ role: 'system', content: system }]
     const show = json ? () => {} : (text: string) => process.stdout.write(text)
     try {

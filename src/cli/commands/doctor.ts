@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import os from 'node:os'
 import { z } from 'zod'
 import { formatBytes } from '../../memory/bytes.ts'
@@ -17,8 +17,8 @@ interface Diagnosis {
   features: string[]
   memory: { total: number; available: number }
   addon: { usable: boolean; attempts: Attempt[]; threads?: number }
-  /** `failure`: why it cannot be used; empty where it can. */
-  cuda: { file: string; failure: string; gpu?: Gpu & { kernels: string } }
+  /** `failure`: why it cannot be used; empty where it can. `driver`: the version of NVIDIA's, also where nothing else is. */
+  cuda: { file: string; failure: string; driver?: string; gpu?: Gpu & Kernels }
   /** What `--device auto` takes. */
   device: string
 }
@@ -50,7 +50,12 @@ function diagnose(): Diagnosis {
       available: process.availableMemory(),
     },
     addon: { usable: loaded !== undefined, attempts, ...(loaded && { threads: loaded.threads() }) },
-    cuda: { file: cudaLibraryFile, failure, ...(loaded && failure === '' && { gpu: describeGpu(loaded.gpu()) }) },
+    cuda: {
+      file: cudaLibraryFile,
+      failure,
+      ...driverVersion(),
+      ...(loaded && failure === '' && { gpu: withKernels(loaded.gpu()) }),
+    },
     device: openDevice('auto').kind,
   }
 }
@@ -63,11 +68,30 @@ function tryAddon(): Addon | undefined {
   }
 }
 
-/** Matrix products and attention have kernels of their own for Hopper; everything else runs on any GPU from sm_80 on. */
-const describeGpu = (gpu: Gpu) => ({
-  ...gpu,
-  kernels: gpu.computeCapability.startsWith('9.') ? 'wgmma and TMA' : 'mma.sync',
-})
+/** Which kernels compute what. */
+interface Kernels {
+  kernels: { products: string; attention: string }
+}
+
+/** Hopper has kernels of its own for matrix products and attention; everything else is the same on any GPU from sm_80 on. */
+export function kernelsFor({ computeCapability }: Pick<Gpu, 'computeCapability'>): Kernels {
+  const general = 'mma.sync'
+  if (!computeCapability.startsWith('9.')) return { kernels: { products: general, attention: general } }
+  return {
+    kernels: {
+      products: `wgmma and TMA; ${general} where there are few rows`,
+      attention: `wgmma and TMA for heads of 64 and 128; ${general} for others and for short sequences`,
+    },
+  }
+}
+
+const withKernels = (gpu: Gpu): Gpu & Kernels => ({ ...gpu, ...kernelsFor(gpu) })
+
+/** What the kernel module calls itself, also in a container. */
+function driverVersion(): { driver?: string } {
+  const file = '/sys/module/nvidia/version'
+  return existsSync(file) ? { driver: readFileSync(file, 'utf8').trim() } : {}
+}
 
 function libc(): string {
   const { header } = process.report.getReport() as { header: { glibcVersionRuntime?: string } }
@@ -79,9 +103,20 @@ function features(): string[] {
   return ['avx2', 'fma', 'avx512f', 'avx512bw', 'avx512vl', 'avx512dq'].filter((name) => flags.includes(name))
 }
 
-const gpuRows = ({ name, computeCapability, driver, freeBytes, totalBytes, kernels }: Gpu & { kernels: string }) => [
-  ['GPU', `${name}, compute capability ${computeCapability}, ${kernels}; driver for CUDA ${driver}`] as const,
-  ['GPU memory', `${formatBytes(freeBytes)} free of ${formatBytes(totalBytes)}`] as const,
+const gpuRows = ({
+  name,
+  computeCapability,
+  multiprocessors,
+  driver,
+  freeBytes,
+  totalBytes,
+  kernels,
+}: Gpu & Kernels): [string, string][] => [
+  ['GPU', `${name}, compute capability ${computeCapability}, ${multiprocessors} multiprocessors`],
+  ['GPU memory', `${formatBytes(freeBytes)} free of ${formatBytes(totalBytes)}`],
+  ['driver runs', `CUDA up to ${driver}`],
+  ['products', kernels.products],
+  ['attention', kernels.attention],
 ]
 
 function show({ addon, cuda, memory, ...host }: Diagnosis): string {
@@ -92,6 +127,7 @@ function show({ addon, cuda, memory, ...host }: Diagnosis): string {
     ['memory', `${formatBytes(memory.available)} available of ${formatBytes(memory.total)}`],
     ...addon.attempts.map(({ file, failure }): [string, string] => ['addon', `${file}: ${failure ?? 'loaded'}`]),
     ['threads', addon.threads === undefined ? 'none without the addon' : `${addon.threads} (LORAM_THREADS sets it)`],
+    ['NVIDIA driver', cuda.driver ?? 'none found'],
     ['CUDA', cuda.failure || `${cuda.file}: usable`],
     ...(cuda.gpu ? gpuRows(cuda.gpu) : []),
     ['device', host.device],

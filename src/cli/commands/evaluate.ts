@@ -1,6 +1,8 @@
 import * as api from '../../api/stages.ts'
 import type { Evaluation } from '../../infer/perplexity.ts'
 import type { TaskScore } from '../../infer/tasks/index.ts'
+import { describeLoading } from '../../memory/bytes.ts'
+import type { Loading } from '../../model/open.ts'
 import { evaluateCommandOptions } from '../../options.ts'
 import { command } from '../command.ts'
 import { notice, table } from '../output.ts'
@@ -10,22 +12,28 @@ export const evaluate = command({
   name: 'evaluate',
   description: 'Perplexity of a model on data, or how many questions it answers right',
   options: evaluateCommandOptions,
-  run: (options): Promise<Evaluation | TaskScore> => api.evaluate({ ...options, signal: abortOnSignal(notice) }),
-  show: (result) => ('kind' in result ? scoreTable(result) : perplexityTable(result)),
+  run: (options): Promise<(Evaluation | TaskScore) & { loading: Loading }> =>
+    api.evaluate({ ...options, signal: abortOnSignal(notice) }),
+  show: (result) =>
+    table([
+      ...('kind' in result ? scoreRows(result) : perplexityRows(result)),
+      ['loaded', describeLoading(result.loading)],
+    ]),
 })
 
-const perplexityTable = ({ perplexity, loss, tokens, targets }: Evaluation): string =>
-  table([
-    ['perplexity', perplexity.toFixed(4)],
-    ['loss', `${loss.toFixed(6)} nats`],
-    ['tokens', `${tokens}, ${targets} of them predicted`],
-  ])
+type Rows = (readonly [string, string])[]
 
-function scoreTable({ kind, questions, accuracy, normalizedAccuracy, standardError }: TaskScore): string {
+const perplexityRows = ({ perplexity, loss, tokens, targets }: Evaluation): Rows => [
+  ['perplexity', perplexity.toFixed(4)],
+  ['loss', `${loss.toFixed(6)} nats`],
+  ['tokens', `${tokens}, ${targets} of them predicted`],
+]
+
+function scoreRows({ kind, questions, accuracy, normalizedAccuracy, standardError }: TaskScore): Rows {
   const percent = (share: number) => `${(100 * share).toFixed(1)} %`
-  return table([
+  return [
     ['task', `${kind}, ${questions} questions`],
     ['right', `${percent(accuracy)}, standard error ${percent(standardError)}`],
     ...(normalizedAccuracy === undefined ? [] : [['normalised by length', percent(normalizedAccuracy)] as const]),
-  ])
+  ]
 }

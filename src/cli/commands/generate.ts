@@ -1,5 +1,6 @@
 import { loadModel } from '../../api/loadModel.ts'
 import type { Generation } from '../../infer/loadedModel.ts'
+import type { Loading } from '../../model/open.ts'
 import { generateCommandOptions } from '../../options.ts'
 import { command } from '../command.ts'
 import { notice } from '../output.ts'
@@ -9,11 +10,14 @@ export const generate = command({
   name: 'generate',
   description: 'Text that follows a prompt, written as it is generated',
   options: generateCommandOptions,
-  async run({ model, adapter, quantize, device, prompt, ...options }, json): Promise<Generation | undefined> {
+  async run(
+    { model, adapter, quantize, quantizeTables, device, prompt, ...options },
+    json,
+  ): Promise<(Generation & { loading: Loading }) | undefined> {
     const signal = abortOnSignal(notice)
-    const large = await loadModel(model, { adapter, quantize, device })
+    const large = await loadModel(model, { adapter, quantize, quantizeTables, device })
     try {
-      if (json) return await large.complete(prompt, { ...options, signal })
+      if (json) return { ...(await large.complete(prompt, { ...options, signal })), loading: large.loading }
       for await (const text of large.generate(prompt, { ...options, signal })) process.stdout.write(text)
       return undefined
     } finally {

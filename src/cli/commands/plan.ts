@@ -10,14 +10,14 @@ export const plan = command({
   description: 'Parameters and memory of training a model, from its config.json alone',
   options: planCommandOptions,
   run: async (options) => api.plan(options),
-  show: ({ original, training: { parameters, bytes, recompute, reduction } }) =>
+  show: ({ original, training: { parameters, bytes, recompute, quantizeTables, reduction } }) =>
     table([
       ['original model', `${count(original.parameters)} parameters, ${formatBytes(original.bytes.total)}`],
       ['trained on', `${count(parameters.trained)} parameters, a reduction of ${reduction.toFixed(2)}x`],
       ['adapter', `${count(parameters.adapter)} parameters`],
       ['recompute', describeRecompute(recompute)],
       ['memory of training', formatBytes(bytes.total)],
-      ['  embedding and head', formatBytes(bytes.tables)],
+      ['  embedding and head', `${formatBytes(bytes.tables)}${quantizeTables ? ' in NF4' : ''}`],
       ['  projections', formatBytes(bytes.projections)],
       ['  norms', formatBytes(bytes.norms)],
       ['  adapter', `${formatBytes(bytes.adapter)}, gradients and AdamW included`],
