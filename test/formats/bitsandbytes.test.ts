@@ -147,7 +147,7 @@ const golden4bit = JSON.parse(readFileSync(path.join(original, 'config.json'), '
 
 test('pruning makes a plain model of it', async () => {
   const output = path.join(dir, 'pruned')
-  const options = { method: 'structured', importance: 'magnitude', grouping: 'aligned', ratio: 0.5 } as const
+  const options = { method: 'structured', criterion: 'magnitude', grouping: 'aligned', ratio: 0.5 } as const
   const calibration = { samples: 1, sequenceLength: 8 }
   const given = { ...options, layers: [1, 2] as [number, number], calibration, seed: 1 }
   const source = openModelFolder(dir)

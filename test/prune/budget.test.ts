@@ -74,7 +74,10 @@ describe('a number of parameters', () => {
 })
 
 describe('a memory budget', () => {
-  const shape = { quantize: 'nf4', lora: loraDefaults, microBatchSize: 1, sequenceLength: 64 } as const
+  const shape = {
+    ...({ quantize: 'nf4', quantizeTables: false, microBatchSize: 1, sequenceLength: 64 } as const),
+    lora: loraDefaults,
+  }
   const choice = { recompute: 'full' } as const
   const bytesAt = (ratio: number) =>
     planWithin(uniformConfig(config, ratio, layers), shape, choice, Number.POSITIVE_INFINITY, cpu).bytes.total
@@ -86,6 +89,11 @@ describe('a memory budget', () => {
     const ratio = ratioFor(bytesAt(0.4) - 1)
     expect(ratio).toBeGreaterThan(0.4)
     expect(bytesAt(ratio)).toBeLessThan(bytesAt(0.4))
+  })
+
+  test('has the tables in NF4 before it prunes more', () => {
+    const budget = { shape: { ...shape, quantizeTables: undefined }, choice, bytes: bytesAt(0.4) }
+    expect(ratioWithin(config, layers, budget, cpu)).toBeLessThan(0.4)
   })
 
   test('too small for any is refused', () => {
