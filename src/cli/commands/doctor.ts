@@ -1,9 +1,10 @@
 import { readFileSync } from 'node:fs'
 import os from 'node:os'
 import { z } from 'zod'
+import type { DeviceError } from '../../errors.ts'
 import { formatBytes } from '../../memory/bytes.ts'
-import { type Addon, type Attempt, addon, attempts, cudaLibraryFile, type Gpu } from '../../native/load.ts'
-import { openDevice } from '../../tensor/device.ts'
+import { type Addon, type Attempt, addon, attempts, type Gpu, libc } from '../../native/load.ts'
+import { cudaStatus, openDevice } from '../../tensor/device.ts'
 import { command } from '../command.ts'
 import { table } from '../output.ts'
 
@@ -16,10 +17,9 @@ interface Diagnosis {
   /** Those of the instruction sets that the ops have code for. */
   features: string[]
   memory: { total: number; available: number }
-  addon: { usable: boolean; attempts: Attempt[]; threads?: number }
-  /** `failure`: why it cannot be used; empty where it can. */
-  cuda: { file: string; failure: string; gpu?: Gpu & { kernels: string } }
-  /** What `--device auto` takes. */
+  addon: { usable: boolean; attempts: Attempt[]; threads?: number; remedy?: string }
+  cuda: { usable: boolean; attempts: Attempt[]; gpu?: Gpu & { kernels: string } }
+  /** What `--device auto` takes; `none` without an addon. */
   device: string
 }
 
@@ -36,8 +36,8 @@ export const doctor = command({
 })
 
 function diagnose(): Diagnosis {
-  const loaded = tryAddon()
-  const failure = loaded ? loaded.openCuda(cudaLibraryFile) : 'not tried: the native addon opens it'
+  const { loaded, ...remedy } = tryAddon()
+  const hasCuda = loaded !== undefined && cudaStatus() === ''
   return {
     node: process.version,
     nodeApi: process.versions.napi ?? 'none',
@@ -49,17 +49,23 @@ function diagnose(): Diagnosis {
       total: Math.min(os.totalmem(), process.constrainedMemory() || os.totalmem()),
       available: process.availableMemory(),
     },
-    addon: { usable: loaded !== undefined, attempts, ...(loaded && { threads: loaded.threads() }) },
-    cuda: { file: cudaLibraryFile, failure, ...(loaded && failure === '' && { gpu: describeGpu(loaded.gpu()) }) },
-    device: openDevice('auto').kind,
+    addon: {
+      usable: loaded !== undefined,
+      attempts: attempts.addon,
+      ...remedy,
+      ...(loaded && { threads: loaded.threads() }),
+    },
+    cuda: { usable: hasCuda, attempts: attempts.cuda, ...(hasCuda && { gpu: describeGpu(loaded.gpu()) }) },
+    device: loaded ? openDevice('auto').kind : 'none',
   }
 }
 
-function tryAddon(): Addon | undefined {
+function tryAddon(): { loaded?: Addon; remedy?: string } {
   try {
-    return addon()
-  } catch {
-    return undefined // `attempts` has why
+    return { loaded: addon() }
+  } catch (error) {
+    const { remedy } = (error as DeviceError).details
+    return remedy === undefined ? {} : { remedy }
   }
 }
 
@@ -68,11 +74,6 @@ const describeGpu = (gpu: Gpu) => ({
   ...gpu,
   kernels: gpu.computeCapability.startsWith('9.') ? 'wgmma and TMA' : 'mma.sync',
 })
-
-function libc(): string {
-  const { header } = process.report.getReport() as { header: { glibcVersionRuntime?: string } }
-  return header.glibcVersionRuntime ? `glibc ${header.glibcVersionRuntime}` : 'not glibc'
-}
 
 function features(): string[] {
   const flags = /^flags\s*:(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1]?.split(' ') ?? []
@@ -84,15 +85,19 @@ const gpuRows = ({ name, computeCapability, driver, freeBytes, totalBytes, kerne
   ['GPU memory', `${formatBytes(freeBytes)} free of ${formatBytes(totalBytes)}`] as const,
 ]
 
+const rows = (label: string, attempts: Attempt[]): [string, string][] =>
+  attempts.map(({ file, failure }) => [label, `${file}: ${failure ?? 'loaded'}`])
+
 function show({ addon, cuda, memory, ...host }: Diagnosis): string {
   return table([
     ['Node', `${host.node}, Node-API ${host.nodeApi}`],
     ['platform', `${host.platform}, ${host.libc}`],
     ['processor', `${host.processor} (${host.features.join(' ')})`],
     ['memory', `${formatBytes(memory.available)} available of ${formatBytes(memory.total)}`],
-    ...addon.attempts.map(({ file, failure }): [string, string] => ['addon', `${file}: ${failure ?? 'loaded'}`]),
+    ...rows('addon', addon.attempts),
+    ...(addon.remedy === undefined ? [] : [['remedy', addon.remedy] as const]),
     ['threads', addon.threads === undefined ? 'none without the addon' : `${addon.threads} (LORAM_THREADS sets it)`],
-    ['CUDA', cuda.failure || `${cuda.file}: usable`],
+    ...rows('CUDA', cuda.attempts),
     ...(cuda.gpu ? gpuRows(cuda.gpu) : []),
     ['device', host.device],
   ])
