@@ -24,7 +24,10 @@ const [addon, cudaLibrary] = ['build/Release/loram.node', 'build/Release/loram_c
 const [addonPackage, cudaPackage] = ['@loram/cpu-linux-x64', '@loram/cuda-linux-x64']
 
 /** What `loram build` runs. */
-const sources = ['native', ...['sources', 'build-native', 'build-cuda', 'install-nvcc'].map((name) => `scripts/${name}.mjs`)]
+const sources = [
+  'native',
+  ...['sources', 'build-native', 'build-cuda', 'install-nvcc'].map((name) => `scripts/${name}.mjs`),
+]
 
 /** Named so that package managers which keep packages apart show them to loram. */
 const peers = {

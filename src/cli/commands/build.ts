@@ -56,10 +56,7 @@ function writableFolder(): string {
 
 async function loadScripts(folder: string): Promise<Scripts> {
   const load = (name: string) => import(pathToFileURL(path.join(folder, 'scripts', name)).href)
-  return Object.assign(
-    {},
-    ...(await Promise.all(['build-native.mjs', 'build-cuda.mjs', 'install-nvcc.mjs'].map(load))),
-  )
+  return Object.assign({}, ...(await Promise.all(['build-native.mjs', 'build-cuda.mjs', 'install-nvcc.mjs'].map(load))))
 }
 
 function installedNvcc(scripts: Scripts, folder: string | undefined): string {
