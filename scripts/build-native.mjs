@@ -16,7 +16,7 @@ function find(file) {
   try {
     return require.resolve(file, { paths: [root, process.cwd()] })
   } catch {
-    throw new Error('there is no node-gyp or no node-addon-api: npm install --save-dev node-gyp node-addon-api')
+    throw new Error('there is no node-gyp or no node-addon-api: npm install --save-dev node-gyp@12 node-addon-api@8')
   }
 }
 

@@ -32,7 +32,7 @@ const sources = [
 /** Named so that package managers which keep packages apart show them to loram. */
 const peers = {
   [cudaPackage]: version,
-  'node-addon-api': devDependencies['node-addon-api'],
+  'node-addon-api': `^${devDependencies['node-addon-api']}`,
   'node-gyp': devDependencies['node-gyp'],
 }
 

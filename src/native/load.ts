@@ -54,6 +54,7 @@ const { version } = require('../../package.json') as { version: string }
 const host = `${process.platform}-${process.arch}`
 const addonPackage = `@loram/cpu-${host}`
 const cudaPackage = `@loram/cuda-${host}`
+const isPrebuilt = host === 'linux-x64'
 
 /** Where `loram build` builds: in this package, or in the other folder where this one is read-only. */
 export const buildFolders = [
@@ -92,7 +93,7 @@ function load(): Addon {
     if (isUsable) return opened
   }
   throw new DeviceError('E_ADDON', 'the native addon cannot be loaded', {
-    expected: `${addonPackage}@${version}, or one built here`,
+    expected: `an addon of loram ${version}, installed or built here`,
     found: [`Node ${process.version}, ${host}, ${libc()}`, ...attempts.addon.map(describe)].join('; '),
     remedy: addonRemedy(),
   })
@@ -112,7 +113,7 @@ function addonRemedy(): string {
   if (libc() === 'not glibc') return 'use a system with glibc, such as the container image node:22-bookworm'
   const build = 'build it for this system with: npx loram build'
   const needsNewerSystem = attempts.addon.some(({ failure }) => failure?.includes('not found (required by'))
-  return needsNewerSystem || host !== 'linux-x64' ? build : `npm install ${addonPackage}@${version}, or ${build}`
+  return needsNewerSystem || !isPrebuilt ? build : `npm install ${addonPackage}@${version}, or ${build}`
 }
 
 let cudaFailure: string | undefined
@@ -133,8 +134,10 @@ function tryCuda(addon: Addon): string {
   return attempts.cuda.map(describe).join('; ')
 }
 
-const missing = (candidate: string): string =>
-  path.isAbsolute(candidate) ? 'not built' : `not installed: npm install ${candidate}@${version}`
+function missing(candidate: string): string {
+  if (path.isAbsolute(candidate)) return 'not built'
+  return isPrebuilt ? `not installed: npm install ${candidate}@${version}` : 'there is no such package'
+}
 
 /** The file that `require` would load; `undefined` where there is none. */
 function resolved(candidate: string): string | undefined {

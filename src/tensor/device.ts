@@ -45,7 +45,7 @@ export const deviceNames = ['auto', 'cpu', 'cuda'] as const
 export type DeviceName = (typeof deviceNames)[number]
 
 /** Why the CUDA backend cannot be used here; empty when it can. */
-export const cudaStatus = (): string => openCuda()
+export const cudaStatus = openCuda
 
 /** The GPU and its memory; only where `cudaStatus` has no objection. */
 export const gpu = (): Gpu => onDevice(() => addon().gpu())

@@ -14,7 +14,8 @@ export interface Project {
   run(command: string, ...args: string[]): string
 }
 
-export function installPacked(): Project {
+/** @param others what else the project depends on, as npm's command line takes it */
+export function installPacked(...others: string[]): Project {
   const folder = path.join(
     mkdtempSync(path.join(os.tmpdir(), 'loram-package-')),
     'a project, with spaces, ümlauts and 日本語',
@@ -27,7 +28,7 @@ export function installPacked(): Project {
   const packed = readdirSync(tarballs).filter((name) => name.endsWith('.tgz'))
   writeFileSync(path.join(folder, 'package.json'), '{ "name": "project", "private": true }')
   const offline = ['--ignore-scripts', '--prefer-offline']
-  run('npm', 'install', '--package-lock-only', ...offline, ...packed.map((name) => `./tarballs/${name}`))
+  run('npm', 'install', '--package-lock-only', ...offline, ...packed.map((name) => `./tarballs/${name}`), ...others)
   run('npm', 'ci', ...offline)
   return {
     folder,

@@ -1,4 +1,5 @@
-import { accessSync, constants, cpSync, mkdirSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { accessSync, constants, mkdirSync } from 'node:fs'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { DeviceError, messageOf } from '../../errors.ts'
@@ -47,9 +48,8 @@ function writableFolder(): string {
     return packageRoot
   } catch {
     mkdirSync(userFolder, { recursive: true })
-    for (const name of ['native', 'scripts', 'package.json']) {
-      cpSync(path.join(packageRoot, name), path.join(userFolder, name), { recursive: true })
-    }
+    const sources = ['native', 'scripts', 'package.json'].map((name) => path.join(packageRoot, name))
+    execFileSync('cp', ['-r', '--no-preserve=mode', ...sources, userFolder])
     return userFolder
   }
 }
