@@ -2,6 +2,9 @@
 //
 //   LORAM_CUDA_ARCH=90a npm run build:cuda     one architecture instead of all, for quick local builds
 //   CI=1 npm run build:cuda                    warnings are errors, registers that spill among them
+//   npm run build:cuda -- --if-nvcc            does nothing where there is no nvcc
+//
+// It also lies in the published package, for `loram build --cuda`.
 import { execFileSync, spawn } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
@@ -32,9 +35,9 @@ function flags() {
   ]
 }
 
-function run(command, args) {
+function run(command, args, output) {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { cwd: root, stdio: 'inherit' })
+    const child = spawn(command, args, { cwd: root, stdio: ['ignore', output, output] })
     child.on('error', reject)
     child.on('exit', (status) => (status === 0 ? resolve() : reject(new Error(`${command} ${args.join(' ')} failed`))))
   })
@@ -42,8 +45,11 @@ function run(command, args) {
 
 const changed = (file) => (existsSync(file) ? statSync(file).mtimeMs : 0)
 
-/** Compiles what is older than its source or any header, as many files at once as there are processors, and links. */
-export async function buildCuda() {
+/**
+ * Compiles what is older than its source or any header, as many files at once as there are processors, and links.
+ * @param output of the compiler, as in child_process' `stdio`
+ */
+export async function buildCuda(output = 'inherit') {
   const nvcc = findNvcc()
   if (!nvcc) throw new Error('there is no nvcc: set CUDA_HOME, or run npm run install:nvcc')
   const objects = path.join(root, 'build/cuda', architectures.join('-'))
@@ -63,15 +69,16 @@ export async function buildCuda() {
   const stale = files.filter(({ source, object }) => changed(object) <= Math.max(changed(source), newestHeader))
   const worker = async () => {
     for (let file = stale.shift(); file; file = stale.shift()) {
-      await run(nvcc, [...flags(), '-c', file.source, '-o', file.object])
+      await run(nvcc, [...flags(), '-c', file.source, '-o', file.object], output)
     }
   }
   await Promise.all(Array.from({ length: availableParallelism() }, worker))
   const library = path.join(root, 'build/Release/loram_cuda.so')
-  await run(nvcc, [
-    ...['-shared', '-cudart', 'static', '-Xlinker', '--no-undefined', '-Xlinker', '--exclude-libs=ALL'],
-    ...['-o', library, ...files.map(({ object }) => object)],
-  ])
+  const link = ['-shared', '-cudart', 'static', '-Xlinker', '--no-undefined', '-Xlinker', '--exclude-libs=ALL']
+  await run(nvcc, [...link, '-o', library, ...files.map(({ object }) => object)], output)
+  return library
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) await buildCuda()
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  if (findNvcc() || process.argv[2] !== '--if-nvcc') await buildCuda()
+}

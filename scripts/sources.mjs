@@ -1,12 +1,13 @@
-// Prints the sources of the addon, or with `cuda` those of the CUDA library, one a line, from the one list of them:
-// binding.gyp, CMakeLists.txt and build-cuda.mjs all ask here.
+// Prints the sources of the addon, or with `cuda` those of the CUDA library, one a line and relative to the working
+// directory, from the one list of them: binding.gyp, CMakeLists.txt and build-cuda.mjs all ask here.
 import { readFileSync } from 'node:fs'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
 
-const { core, cpu, addon, cuda, ops } = JSON.parse(
-  readFileSync(new URL('../native/sources.json', import.meta.url), 'utf8'),
-)
+const native = fileURLToPath(new URL('../native', import.meta.url))
+const { core, cpu, addon, cuda, ops } = JSON.parse(readFileSync(path.join(native, 'sources.json'), 'utf8'))
 const files =
   process.argv[2] === 'cuda'
     ? [...cuda, ...ops.map((op) => `ops/${op}/cuda.cu`)]
     : [...core, ...cpu, ...addon, ...ops.map((op) => `ops/${op}/cpu.cpp`)]
-console.log(files.map((file) => `native/${file}`).join('\n'))
+console.log(files.map((file) => path.relative('', path.join(native, file))).join('\n'))

@@ -65,7 +65,7 @@ export class ConfigError extends LoramError {
 export class MemoryError extends LoramError {
   override name = 'MemoryError'
 }
-/** A device or the native addon is not usable: `E_ADDON`, `E_CUDA_NOT_BUILT`; or failed: `E_CUDA`. */
+/** A device or the native addon is not usable: `E_ADDON`, `E_BUILD`, `E_NODE`, `E_CUDA_NOT_BUILT`; or failed: `E_CUDA`. */
 export class DeviceError extends LoramError {
   override name = 'DeviceError'
 }

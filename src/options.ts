@@ -462,6 +462,13 @@ export const chatCommandOptions = inferenceOptions.extend({
 
 export const generateCommandOptions = inferenceOptions.extend(generateOptions.shape)
 
+export const buildCommandOptions = z.strictObject({
+  cuda: z.boolean().default(false).describe('the CUDA library as well, with the nvcc of CUDA_HOME or PATH'),
+  installNvcc: path
+    .optional()
+    .describe('implies cuda; where there is no nvcc, a folder for the one that pip brings (270 MB)'),
+})
+
 export const planCommandOptions = z.strictObject({
   model: path.describe('a folder with config.json, or a GGUF file; weights are not read'),
   prune: z

@@ -74,8 +74,7 @@ Napi::Value gpu(const Napi::CallbackInfo& info) {
     object.Set("name", properties.name);
     object.Set("computeCapability", std::to_string(properties.major) + "." + std::to_string(properties.minor));
     object.Set("multiprocessors", properties.multiprocessors);
-    object.Set("driver",
-               std::to_string(properties.driver / 1000) + "." + std::to_string(properties.driver % 1000 / 10));
+    object.Set("driver", cudaVersion(properties.driver));
     object.Set("freeBytes", static_cast<double>(memory.free));
     object.Set("totalBytes", static_cast<double>(memory.total));
     object.Set("allocatedBytes", static_cast<double>(memory.allocated));

@@ -16,7 +16,7 @@ std::atomic<const CudaLibrary*> opened;
 
 std::string openCudaLibrary(const std::string& path) {
   if (opened) return "";
-  if (access(path.c_str(), R_OK) != 0) return "not built: there is no " + path;
+  if (access(path.c_str(), R_OK) != 0) return "not there";
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!handle) return std::string("not loadable: ") + dlerror();
   using Entry = const CudaLibrary* (*)();

@@ -15,6 +15,10 @@ struct GpuProperties {
   int driver;  // the newest CUDA version that the driver runs, 1000 * major + 10 * minor
 };
 
+inline std::string cudaVersion(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
 // Bytes of the GPU's memory: for all processes, what this library holds for tensors now and at most so far, and the most
 // that ops took for partial results.
 struct GpuMemory {
@@ -50,7 +54,7 @@ struct CudaLibrary {
 };
 
 // The CUDA ops live in a library of their own, opened at run time, so that one addon serves machines with and without a
-// GPU. Opens the one at `path` and says why it cannot be used: not built, not loadable, of another version, or no GPU that
+// GPU. Opens the one at `path` and says why it cannot be used: not there, not loadable, of another version, or no GPU that
 // it has kernels for. "" when it can.
 std::string openCudaLibrary(const std::string& path);
 

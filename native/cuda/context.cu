@@ -63,11 +63,18 @@ cudaStream_t stream() {
 }
 
 GpuProperties gpuProperties() {
+  // The runtime has one error for a driver that is not there and one that is too old
+  int driver = 0;
+  cudaDriverGetVersion(&driver);
+  if (driver == 0) throw GpuError("there is no NVIDIA driver: libcuda.so.1 is not found");
+  constexpr int needed = CUDART_VERSION / 1000 * 1000;
+  if (driver < needed) {
+    throw GpuError("the NVIDIA driver runs CUDA " + cudaVersion(driver) + ", this needs " + cudaVersion(needed) +
+                   ": update the driver");
+  }
   cudaDeviceProp device;
   cudaFuncAttributes attributes;
-  int driver;
-  for (const cudaError_t status : {cudaGetDeviceProperties(&device, 0), cudaFuncGetAttributes(&attributes, probe),
-                                   cudaDriverGetVersion(&driver)}) {
+  for (const cudaError_t status : {cudaGetDeviceProperties(&device, 0), cudaFuncGetAttributes(&attributes, probe)}) {
     if (status != cudaSuccess) throw GpuError(cudaGetErrorString(status));
   }
   return {device.name, device.major, device.minor, device.multiProcessorCount, driver};

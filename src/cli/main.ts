@@ -1,12 +1,15 @@
 #!/usr/bin/env node
+import { checkNode } from '../nodeVersion.ts'
 import { type ExitCode, exitCodeOf } from './exitCode.ts'
 import { printError } from './output.ts'
-import { runProgram } from './program.ts'
 
 // A reader that goes away, such as head, ends the command as SIGPIPE would end another program
 process.stdout.on('error', () => process.exit(130 satisfies ExitCode))
 
 try {
+  checkNode()
+  // Only now, since an older Node may not even link what the commands import
+  const { runProgram } = await import('./program.ts')
   await runProgram(process.argv)
 } catch (error) {
   printError(error, process.argv.includes('--json'))

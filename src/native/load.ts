@@ -1,7 +1,9 @@
 import { createRequire } from 'node:module'
+import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { DeviceError, messageOf } from '../errors.ts'
+import { checkNode } from '../nodeVersion.ts'
 
 /** The addon's exports: memory functions, and one function for every op of `native/ops/ops.h`. */
 export interface Addon {
@@ -41,24 +43,39 @@ export interface Gpu {
 export type StorageHandle = { readonly native: 'storage' }
 export type TensorHandle = { readonly native: 'tensor' }
 
-/** One place the addon was looked for, and why it was not taken (`undefined`: it was). */
+/** One place where a library was looked for, and why it was not taken (`undefined`: it was). */
 export interface Attempt {
   file: string
   failure?: string
 }
 
 const require = createRequire(import.meta.url)
-const packageRoot = fileURLToPath(new URL('../..', import.meta.url))
-const platformPackage = `@loram/cpu-${process.platform}-${process.arch}`
+const { version } = require('../../package.json') as { version: string }
+const host = `${process.platform}-${process.arch}`
+const addonPackage = `@loram/cpu-${host}`
+const cudaPackage = `@loram/cuda-${host}`
+const isPrebuilt = host === 'linux-x64'
+
+/** Where `loram build` builds: in this package, or in the other folder where this one is read-only. */
+export const buildFolders = [
+  fileURLToPath(new URL('../..', import.meta.url)),
+  path.join(process.env.XDG_CACHE_HOME || path.join(os.homedir(), '.cache'), 'loram', version),
+] as const
+
+/** What was built here is taken before what was installed. */
+const candidates = (built: string, installed: string): string[] => [
+  ...buildFolders.map((folder) => path.join(folder, 'build/Release', built)),
+  installed,
+]
 
 /** What `loram doctor` reports: every place looked at, in order. */
-export const attempts: Attempt[] = []
+export const attempts = { addon: [] as Attempt[], cuda: [] as Attempt[] }
 
 let loaded: Addon | undefined
 
 /**
- * The native addon, opened at first use: the one built in this package, else the one of the platform package.
- * @throws {DeviceError} `E_ADDON`: none of them loads; the message lists what was tried.
+ * The native addon, opened at first use: one built here, else the one of the platform package.
+ * @throws {DeviceError} `E_ADDON`: none of them loads; the message lists what was tried. `E_NODE`: Node is too old.
  */
 export function addon(): Addon {
   loaded ??= load()
@@ -66,25 +83,75 @@ export function addon(): Addon {
 }
 
 function load(): Addon {
-  const { version } = require('../../package.json') as { version: string }
-  const candidates = [path.join(packageRoot, 'build/Release/loram.node'), platformPackage]
-  for (const file of candidates) {
-    const attempt: Attempt = { file }
-    attempts.push(attempt)
-    try {
-      const found = require(file) as Addon
-      if (found.version === version) return found
-      attempt.failure = `built for loram ${found.version}, this is ${version}`
-    } catch (error) {
-      attempt.failure = messageOf(error).split('\n')[0] ?? ''
-    }
+  checkNode()
+  attempts.addon = []
+  for (const candidate of candidates('loram.node', addonPackage)) {
+    const file = resolved(candidate)
+    const opened = file === undefined ? missing(candidate) : open(file)
+    const isUsable = typeof opened === 'object'
+    attempts.addon.push({ file: file ?? candidate, ...(!isUsable && { failure: opened }) })
+    if (isUsable) return opened
   }
   throw new DeviceError('E_ADDON', 'the native addon cannot be loaded', {
-    expected: `${platformPackage} for Node-API 8 (this is Node ${process.version}, Node-API ${process.versions.napi})`,
-    found: attempts.map(({ file, failure }) => `${file}: ${failure}`).join('; '),
-    remedy: `install ${platformPackage}@${version}, or build it in a clone of the repository with: npm run build:native`,
+    expected: `an addon of loram ${version}, installed or built here`,
+    found: [`Node ${process.version}, ${host}, ${libc()}`, ...attempts.addon.map(describe)].join('; '),
+    remedy: addonRemedy(),
   })
 }
 
-/** Where the CUDA ops would be opened from: beside the locally built addon. */
-export const cudaLibraryFile = path.join(packageRoot, 'build/Release/loram_cuda.so')
+/** The addon in `file`, or why it cannot be used. */
+function open(file: string): Addon | string {
+  try {
+    const found = require(file) as Addon
+    return found.version === version ? found : `built for loram ${found.version}, this is ${version}`
+  } catch (error) {
+    return messageOf(error).split('\n')[0] ?? ''
+  }
+}
+
+function addonRemedy(): string {
+  if (libc() === 'not glibc') return 'use a system with glibc, such as the container image node:22-bookworm'
+  const build = 'build it for this system with: npx loram build'
+  const needsNewerSystem = attempts.addon.some(({ failure }) => failure?.includes('not found (required by'))
+  return needsNewerSystem || !isPrebuilt ? build : `npm install ${addonPackage}@${version}, or ${build}`
+}
+
+let cudaFailure: string | undefined
+
+/** Why the CUDA ops cannot be used; empty when they can. Looked for once, at first use. */
+export function openCuda(): string {
+  cudaFailure ??= tryCuda(addon())
+  return cudaFailure
+}
+
+function tryCuda(addon: Addon): string {
+  for (const candidate of candidates('loram_cuda.so', cudaPackage)) {
+    const file = resolved(candidate)
+    const failure = file === undefined ? missing(candidate) : addon.openCuda(file)
+    attempts.cuda.push({ file: file ?? candidate, ...(failure && { failure }) })
+    if (failure === '') return ''
+  }
+  return attempts.cuda.map(describe).join('; ')
+}
+
+function missing(candidate: string): string {
+  if (path.isAbsolute(candidate)) return 'not built'
+  return isPrebuilt ? `not installed: npm install ${candidate}@${version}` : 'there is no such package'
+}
+
+/** The file that `require` would load; `undefined` where there is none. */
+function resolved(candidate: string): string | undefined {
+  try {
+    return require.resolve(candidate)
+  } catch {
+    return undefined
+  }
+}
+
+const describe = ({ file, failure }: Attempt): string => `${file}: ${failure}`
+
+/** The C library that Node runs on. */
+export function libc(): string {
+  const { header } = process.report.getReport() as { header: { glibcVersionRuntime?: string } }
+  return header.glibcVersionRuntime ? `glibc ${header.glibcVersionRuntime}` : 'not glibc'
+}

@@ -1,6 +1,6 @@
 import { ConfigError, DeviceError } from '../errors.ts'
 import { onDevice } from '../native/gpuErrors.ts'
-import { addon, cudaLibraryFile, type Gpu } from '../native/load.ts'
+import { addon, type Gpu, openCuda } from '../native/load.ts'
 import { allocate, bytesOn, type Device, type DeviceKind, Tensor } from './tensor.ts'
 
 const layouts = {
@@ -45,7 +45,7 @@ export const deviceNames = ['auto', 'cpu', 'cuda'] as const
 export type DeviceName = (typeof deviceNames)[number]
 
 /** Why the CUDA backend cannot be used here; empty when it can. */
-export const cudaStatus = (): string => addon().openCuda(cudaLibraryFile)
+export const cudaStatus = openCuda
 
 /** The GPU and its memory; only where `cudaStatus` has no objection. */
 export const gpu = (): Gpu => onDevice(() => addon().gpu())
@@ -71,7 +71,7 @@ export function openDevice(name: DeviceName): Device {
       if (found === '') return cuda
       throw new DeviceError('E_CUDA_NOT_BUILT', 'the CUDA backend is not usable', {
         found,
-        remedy: 'use --device cpu, or build it where there is a GPU and nvcc: npm run build:cuda',
+        remedy: 'use --device cpu, or mend that; loram doctor shows all places that were looked at',
       })
     }
     default:

@@ -12,6 +12,10 @@ const notRun: readonly (readonly [RegExp, string])[] = [
   [/^npm test$/, 'is running'],
   [/^\.ci\/run$/, 'runs these tests'],
   [/^npm run (install:nvcc|build:cuda)$/, 'downloads a compiler, and takes minutes'],
+  [
+    /^npm install --save-dev |^npx loram build/,
+    'compile for minutes; test/package/build.test.ts does, in a project of its own',
+  ],
   [/^npm run demo$/, 'test/demo runs it, shortened'],
   [/^lm_eval /, 'needs Python; test/interop runs it'],
   [/^npm run bench -- (?!.*(--device cpu|--list|--help))/, 'takes minutes, a GPU or Python'],

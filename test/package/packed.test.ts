@@ -14,13 +14,16 @@ describe('the packed tarballs in an empty project', () => {
   }, 180_000)
   afterAll(() => rmSync(path.dirname(project.folder), { recursive: true }))
 
-  test('hold no install script and no binding.gyp', () => {
+  test('hold no install script and no binding.gyp at the root, and the sources of the addon', () => {
     const manifest = JSON.parse(readFileSync(path.join(project.folder, 'node_modules/loram/package.json'), 'utf8'))
     expect(manifest.scripts).toBeUndefined()
     expect(manifest.optionalDependencies).toEqual({ '@loram/cpu-linux-x64': manifest.version })
     const listed = project.run('tar', '-tzf', `tarballs/loram-${manifest.version}.tgz`).split('\n')
     expect(listed).toContain('package/dist/index.js')
-    expect(listed.filter((name) => /\.(gyp|cpp|node)$|^package\/(src|native|test|scripts)\//.test(name))).toEqual([])
+    expect(listed).toEqual(
+      expect.arrayContaining(['native/binding.gyp', 'scripts/build-native.mjs'].map((name) => `package/${name}`)),
+    )
+    expect(listed.filter((name) => /^package\/([^/]+\.gyp|src|test|native\/build)|\.(node|o)$/.test(name))).toEqual([])
   })
 
   test('are imported', () => {

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
-/** An empty project into which the packed tarballs were installed as users install them, without install scripts. */
+/** An empty project with the packed tarballs, installed by `npm ci` as CI does, without install scripts. */
 export interface Project {
   folder: string
   /** What a script in it prints. */
@@ -14,8 +14,12 @@ export interface Project {
   run(command: string, ...args: string[]): string
 }
 
-export function installPacked(): Project {
-  const folder = path.join(mkdtempSync(path.join(os.tmpdir(), 'loram-package-')), 'a project, with spaces')
+/** @param others what else the project depends on, as npm's command line takes it */
+export function installPacked(...others: string[]): Project {
+  const folder = path.join(
+    mkdtempSync(path.join(os.tmpdir(), 'loram-package-')),
+    'a project, with spaces, ümlauts and 日本語',
+  )
   const tarballs = path.join(folder, 'tarballs')
   mkdirSync(folder)
   const run = (command: string, ...args: string[]) =>
@@ -23,7 +27,9 @@ export function installPacked(): Project {
   run(process.execPath, path.join(root, 'scripts/pack.mjs'), tarballs)
   const packed = readdirSync(tarballs).filter((name) => name.endsWith('.tgz'))
   writeFileSync(path.join(folder, 'package.json'), '{ "name": "project", "private": true }')
-  run('npm', 'install', '--ignore-scripts', '--prefer-offline', ...packed.map((name) => `./tarballs/${name}`))
+  const offline = ['--ignore-scripts', '--prefer-offline']
+  run('npm', 'install', '--package-lock-only', ...offline, ...packed.map((name) => `./tarballs/${name}`), ...others)
+  run('npm', 'ci', ...offline)
   return {
     folder,
     run,

@@ -1,9 +1,10 @@
 import { existsSync, readFileSync } from 'node:fs'
 import os from 'node:os'
 import { z } from 'zod'
+import type { DeviceError } from '../../errors.ts'
 import { formatBytes } from '../../memory/bytes.ts'
-import { type Addon, type Attempt, addon, attempts, cudaLibraryFile, type Gpu } from '../../native/load.ts'
-import { openDevice } from '../../tensor/device.ts'
+import { type Addon, type Attempt, addon, attempts, type Gpu, libc } from '../../native/load.ts'
+import { cudaStatus, openDevice } from '../../tensor/device.ts'
 import { command } from '../command.ts'
 import { table } from '../output.ts'
 
@@ -16,10 +17,10 @@ interface Diagnosis {
   /** Those of the instruction sets that the ops have code for. */
   features: string[]
   memory: { total: number; available: number }
-  addon: { usable: boolean; attempts: Attempt[]; threads?: number }
-  /** `failure`: why it cannot be used; empty where it can. `driver`: the version of NVIDIA's, also where nothing else is. */
-  cuda: { file: string; failure: string; driver?: string; gpu?: Gpu & Kernels }
-  /** What `--device auto` takes. */
+  addon: { usable: boolean; attempts: Attempt[]; threads?: number; remedy?: string }
+  /** `driver`: the version of NVIDIA's, also where nothing else is. */
+  cuda: { usable: boolean; attempts: Attempt[]; driver?: string; gpu?: Gpu & Kernels }
+  /** What `--device auto` takes; `none` without an addon. */
   device: string
 }
 
@@ -36,8 +37,8 @@ export const doctor = command({
 })
 
 function diagnose(): Diagnosis {
-  const loaded = tryAddon()
-  const failure = loaded ? loaded.openCuda(cudaLibraryFile) : 'not tried: the native addon opens it'
+  const { loaded, ...remedy } = tryAddon()
+  const hasCuda = loaded !== undefined && cudaStatus() === ''
   return {
     node: process.version,
     nodeApi: process.versions.napi ?? 'none',
@@ -49,22 +50,28 @@ function diagnose(): Diagnosis {
       total: Math.min(os.totalmem(), process.constrainedMemory() || os.totalmem()),
       available: process.availableMemory(),
     },
-    addon: { usable: loaded !== undefined, attempts, ...(loaded && { threads: loaded.threads() }) },
-    cuda: {
-      file: cudaLibraryFile,
-      failure,
-      ...driverVersion(),
-      ...(loaded && failure === '' && { gpu: withKernels(loaded.gpu()) }),
+    addon: {
+      usable: loaded !== undefined,
+      attempts: attempts.addon,
+      ...remedy,
+      ...(loaded && { threads: loaded.threads() }),
     },
-    device: openDevice('auto').kind,
+    cuda: {
+      usable: hasCuda,
+      attempts: attempts.cuda,
+      ...driverVersion(),
+      ...(hasCuda && { gpu: withKernels(loaded.gpu()) }),
+    },
+    device: loaded ? openDevice('auto').kind : 'none',
   }
 }
 
-function tryAddon(): Addon | undefined {
+function tryAddon(): { loaded?: Addon; remedy?: string } {
   try {
-    return addon()
-  } catch {
-    return undefined // `attempts` has why
+    return { loaded: addon() }
+  } catch (error) {
+    const { remedy } = (error as DeviceError).details
+    return remedy === undefined ? {} : { remedy }
   }
 }
 
@@ -93,11 +100,6 @@ function driverVersion(): { driver?: string } {
   return existsSync(file) ? { driver: readFileSync(file, 'utf8').trim() } : {}
 }
 
-function libc(): string {
-  const { header } = process.report.getReport() as { header: { glibcVersionRuntime?: string } }
-  return header.glibcVersionRuntime ? `glibc ${header.glibcVersionRuntime}` : 'not glibc'
-}
-
 function features(): string[] {
   const flags = /^flags\s*:(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1]?.split(' ') ?? []
   return ['avx2', 'fma', 'avx512f', 'avx512bw', 'avx512vl', 'avx512dq'].filter((name) => flags.includes(name))
@@ -119,16 +121,20 @@ const gpuRows = ({
   ['attention', kernels.attention],
 ]
 
+const rows = (label: string, attempts: Attempt[]): [string, string][] =>
+  attempts.map(({ file, failure }) => [label, `${file}: ${failure ?? 'loaded'}`])
+
 function show({ addon, cuda, memory, ...host }: Diagnosis): string {
   return table([
     ['Node', `${host.node}, Node-API ${host.nodeApi}`],
     ['platform', `${host.platform}, ${host.libc}`],
     ['processor', `${host.processor} (${host.features.join(' ')})`],
     ['memory', `${formatBytes(memory.available)} available of ${formatBytes(memory.total)}`],
-    ...addon.attempts.map(({ file, failure }): [string, string] => ['addon', `${file}: ${failure ?? 'loaded'}`]),
+    ...rows('addon', addon.attempts),
+    ...(addon.remedy === undefined ? [] : [['remedy', addon.remedy] as const]),
     ['threads', addon.threads === undefined ? 'none without the addon' : `${addon.threads} (LORAM_THREADS sets it)`],
     ['NVIDIA driver', cuda.driver ?? 'none found'],
-    ['CUDA', cuda.failure || `${cuda.file}: usable`],
+    ...rows('CUDA', cuda.attempts),
     ...(cuda.gpu ? gpuRows(cuda.gpu) : []),
     ['device', host.device],
   ])

@@ -1,4 +1,5 @@
 import type { CommandSpec } from '../command.ts'
+import { build } from './build.ts'
 import { chat } from './chat.ts'
 import { checkAdapter } from './checkAdapter.ts'
 import { dataPreview } from './data.ts'
@@ -28,4 +29,5 @@ export const commands: readonly CommandSpec[] = [
   dataPreview,
   plan,
   doctor,
+  build,
 ]
