@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { commands } from '../dist/cli/commands/index.js'
 import { exitCodes } from '../dist/cli/exitCode.js'
 import { fieldsOf, flagOf } from '../dist/cli/fields.js'
-import { trainLoRAMOptions } from '../dist/options.js'
+import { trainLoRAMOptions } from '../dist/options/index.js'
 
 const row = (cells) => `| ${cells.join(' | ')} |`
 const table = (head, rows) => [row(head), row(head.map(() => '---')), ...rows.map(row)].join('\n')

@@ -32,6 +32,6 @@ export type {
   ServeOptions,
   TaskOptions,
   TrainLoRAMOptions,
-} from './options.ts'
+} from './options/index.ts'
 export type { RunEvent } from './train/events.ts'
 export type { TrainResult } from './train/run.ts'

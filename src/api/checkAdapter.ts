@@ -1,5 +1,5 @@
 import { type AdapterCheck, checkAdapterFolder } from '../export/checkAdapter.ts'
-import { type CheckAdapterOptions, checkAdapterOptions } from '../options.ts'
+import { type CheckAdapterOptions, checkAdapterOptions } from '../options/index.ts'
 import { validate } from '../validate.ts'
 
 /**

@@ -15,7 +15,7 @@ import {
   inferenceOptions,
   type SamplingOptions,
   samplingOptions,
-} from '../options.ts'
+} from '../options/index.ts'
 import { validate } from '../validate.ts'
 import { WorkerClient } from '../worker/client.ts'
 import { EventLog } from '../worker/eventLog.ts'

@@ -1,6 +1,6 @@
 import path from 'node:path'
 import { writeFileAtomic } from '../formats/atomic.ts'
-import { type ReportOptions, reportOptions } from '../options.ts'
+import { type ReportOptions, reportOptions } from '../options/index.ts'
 import { readHistory } from '../report/history.ts'
 import { reportPage } from '../report/page.ts'
 import { validate } from '../validate.ts'

@@ -1,7 +1,7 @@
 import { createRequire } from 'node:module'
 import path from 'node:path'
 import { ConfigError } from '../errors.ts'
-import { type ServeOptions, serveOptions } from '../options.ts'
+import { type ServeOptions, serveOptions } from '../options/index.ts'
 import type { Listening } from '../server/listen.ts'
 import { validate } from '../validate.ts'
 import { WorkerClient } from '../worker/client.ts'

@@ -15,7 +15,7 @@ import {
   pruneCommandOptions,
   type RecoverOptions,
   recoverCommandOptions,
-} from '../options.ts'
+} from '../options/index.ts'
 import type { RunEvent } from '../train/events.ts'
 import { validate } from '../validate.ts'
 import { runInWorker } from '../worker/client.ts'

@@ -1,4 +1,4 @@
-import { type TrainLoRAMOptions, trainLoRAMOptions } from '../options.ts'
+import { type TrainLoRAMOptions, trainLoRAMOptions } from '../options/index.ts'
 import type { RunEvent } from '../train/events.ts'
 import type { TrainResult } from '../train/run.ts'
 import { validate } from '../validate.ts'

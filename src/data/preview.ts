@@ -1,5 +1,5 @@
 import type { z } from 'zod'
-import type { previewOptions } from '../options.ts'
+import type { previewOptions } from '../options/index.ts'
 import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts'
 import type { StopSignal } from '../worker/protocol.ts'
 import { type Example, firstOf, ignoredTarget } from './encode.ts'

@@ -1,7 +1,7 @@
 import type { z } from 'zod'
 import { ConfigError } from '../errors.ts'
 import type { Pairs } from '../lora/attach.ts'
-import type { inferenceOptions } from '../options.ts'
+import type { inferenceOptions } from '../options/index.ts'
 import { loadWithAdapters } from './loadedModel.ts'
 import { Scheduler } from './scheduler.ts'
 

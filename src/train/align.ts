@@ -11,7 +11,7 @@ import { buildModel, disposeModel, linears, type Model, norms, parseModule } fro
 import { type OpenCheckpoint, readModel } from '../model/open.ts'
 import { converted, heldDtype, readTensor } from '../model/weights.ts'
 import { cast, copyInto } from '../native/cast.ts'
-import type { ResolvedOptions } from '../options.ts'
+import type { ResolvedOptions } from '../options/index.ts'
 import { Arena } from '../tensor/arena.ts'
 import { cpu } from '../tensor/device.ts'
 import { disposing } from '../tensor/disposing.ts'

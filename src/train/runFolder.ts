@@ -5,7 +5,7 @@ import { ConfigError, RunError } from '../errors.ts'
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { writing } from '../formats/disk.ts'
 import { formatJson, readJsonObject } from '../formats/json.ts'
-import type { ResolvedOptions } from '../options.ts'
+import type { ResolvedOptions } from '../options/index.ts'
 import type { RunEvent } from './events.ts'
 
 /** The folder of a run: the adapter, and below `run/` everything on the way to it. */

@@ -1,6 +1,6 @@
 import { writeFileAtomic } from '../formats/atomic.ts'
 import { TfEventsWriter } from '../formats/tfEvents.ts'
-import type { ResolvedOptions } from '../options.ts'
+import type { ResolvedOptions } from '../options/index.ts'
 import type { RunEvent, Stage } from './events.ts'
 
 /** Where the events of a run go, besides its caller and `events.jsonl`. */

@@ -1,7 +1,7 @@
 import { ConfigError } from '../errors.ts'
 import { disposeModel } from '../model/model.ts'
 import { type OpenCheckpoint, openModelFolder, readModel, streamModel } from '../model/open.ts'
-import type { ResolvedOptions } from '../options.ts'
+import type { ResolvedOptions } from '../options/index.ts'
 import type { Device } from '../tensor/tensor.ts'
 import type { Teacher } from './step.ts'
 

@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import { readConfigFile } from '../../src/cli/configFile.ts'
 import type { Flags } from '../../src/cli/flags.ts'
 import { resolveOptions } from '../../src/cli/resolve.ts'
-import { trainLoRAMOptions } from '../../src/options.ts'
+import { trainLoRAMOptions } from '../../src/options/index.ts'
 import { expectError, scratchFolder } from '../formats/scratch.ts'
 
 const file = path.join(scratchFolder(), 'loram.yaml')

@@ -4,7 +4,7 @@ import path from 'node:path'
 import { expect, test } from 'vitest'
 import { readConfigFile } from '../../src/cli/configFile.ts'
 import { resolveOptions } from '../../src/cli/resolve.ts'
-import { trainLoRAMOptions } from '../../src/options.ts'
+import { trainLoRAMOptions } from '../../src/options/index.ts'
 
 test('the tables in docs are those of the schemas', () => {
   expect(execFileSync(process.execPath, ['scripts/docs-config.mjs', '--check'], { encoding: 'utf8' })).toBe('')

@@ -5,7 +5,7 @@ import { parse } from 'yaml'
 import { type Field, fieldsOf, flagOf } from '../../src/cli/fields.ts'
 import { addFlags, nest, takesCommas } from '../../src/cli/flags.ts'
 import { configTemplate } from '../../src/cli/template.ts'
-import { trainLoRAMOptions } from '../../src/options.ts'
+import { trainLoRAMOptions } from '../../src/options/index.ts'
 
 const fields = fieldsOf(trainLoRAMOptions)
 

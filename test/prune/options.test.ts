@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { pruneCommandOptions, trainLoRAMOptions } from '../../src/options.ts'
+import { pruneCommandOptions, trainLoRAMOptions } from '../../src/options/index.ts'
 import { validate } from '../../src/validate.ts'
 import { expectError } from '../formats/scratch.ts'
 

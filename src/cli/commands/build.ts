@@ -4,7 +4,7 @@ import path from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { DeviceError, messageOf } from '../../errors.ts'
 import { buildFolders } from '../../native/load.ts'
-import { buildCommandOptions } from '../../options.ts'
+import { buildCommandOptions } from '../../options/index.ts'
 import { command } from '../command.ts'
 
 /** What the repository's own build runs; the published package has these scripts too. */

@@ -1,7 +1,7 @@
 import { createInterface } from 'node:readline'
 import { type LargeModel, loadModel } from '../../api/loadModel.ts'
 import { AbortError } from '../../errors.ts'
-import { type ChatMessage, chatCommandOptions, type SamplingOptions } from '../../options.ts'
+import { type ChatMessage, chatCommandOptions, type SamplingOptions } from '../../options/index.ts'
 import { command } from '../command.ts'
 import { notice } from '../output.ts'
 

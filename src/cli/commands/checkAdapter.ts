@@ -1,5 +1,5 @@
 import * as api from '../../api/checkAdapter.ts'
-import { checkAdapterOptions } from '../../options.ts'
+import { checkAdapterOptions } from '../../options/index.ts'
 import { command } from '../command.ts'
 import type { ExitCode } from '../exitCode.ts'
 

@@ -1,6 +1,6 @@
 import * as api from '../../api/stages.ts'
 import type { DataPreview, Sample } from '../../data/preview.ts'
-import { previewOptions } from '../../options.ts'
+import { previewOptions } from '../../options/index.ts'
 import { command } from '../command.ts'
 import { notice, table } from '../output.ts'
 import { abortOnSignal } from '../signals.ts'

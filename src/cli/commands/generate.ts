@@ -1,7 +1,7 @@
 import { loadModel } from '../../api/loadModel.ts'
 import type { Generation } from '../../infer/loadedModel.ts'
 import type { Loading } from '../../model/open.ts'
-import { generateCommandOptions } from '../../options.ts'
+import { generateCommandOptions } from '../../options/index.ts'
 import { command } from '../command.ts'
 import { notice } from '../output.ts'
 import { abortOnSignal } from '../signals.ts'

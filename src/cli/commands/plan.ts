@@ -1,6 +1,6 @@
 import * as api from '../../api/plan.ts'
 import { formatBytes } from '../../memory/bytes.ts'
-import { planCommandOptions } from '../../options.ts'
+import { planCommandOptions } from '../../options/index.ts'
 import { describeRecompute } from '../../train/recompute.ts'
 import { command } from '../command.ts'
 import { table } from '../output.ts'

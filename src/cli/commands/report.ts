@@ -1,5 +1,5 @@
 import * as api from '../../api/report.ts'
-import { reportOptions } from '../../options.ts'
+import { reportOptions } from '../../options/index.ts'
 import { command } from '../command.ts'
 
 export const report = command({

@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import * as api from '../../api/serve.ts'
-import { serveOptions } from '../../options.ts'
+import { serveOptions } from '../../options/index.ts'
 import { command } from '../command.ts'
 import { notice, printJson } from '../output.ts'
 import { abortOnSignal } from '../signals.ts'

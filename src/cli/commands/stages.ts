@@ -5,7 +5,7 @@ import {
   mergeCommandOptions,
   pruneCommandOptions,
   recoverCommandOptions,
-} from '../../options.ts'
+} from '../../options/index.ts'
 import { command } from '../command.ts'
 import { ProgressDisplay } from '../progress.ts'
 import { abortOnSignal } from '../signals.ts'

@@ -1,5 +1,5 @@
 import { trainLoRAM } from '../../api/trainLoRAM.ts'
-import { trainLoRAMOptions } from '../../options.ts'
+import { trainLoRAMOptions } from '../../options/index.ts'
 import { command } from '../command.ts'
 import { printJson } from '../output.ts'
 import { ProgressDisplay } from '../progress.ts'
