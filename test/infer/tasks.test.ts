@@ -2,6 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { ConfigError, DataError } from '../../src/errors.ts'
+import { generateDefaults, generateText } from '../../src/infer/generate.ts'
 import { type LoadedModel, loadModelFolder } from '../../src/infer/loadedModel.ts'
 import { exampleLosses } from '../../src/infer/perplexity.ts'
 import { extract } from '../../src/infer/tasks/exactMatch.ts'
@@ -77,6 +78,26 @@ describe('exact match', () => {
     const agreed = records.map(({ prompt }, i) => ({ prompt, completion: said[i]! }))
     const result = await score(demo, write('agreed.jsonl', agreed), { kind: 'exact-match', maxNewTokens: 6 })
     expect(result).toEqual({ kind: 'exact-match', questions: 2, accuracy: 1, standardError: 0 })
+  })
+
+  test.each([1, 5])('is the same with %d answers generated at once', async (microBatchSize) => {
+    const predictions = path.join(dir, `at once ${microBatchSize}.jsonl`)
+    const task = { kind: 'exact-match' as const, maxNewTokens: 12, stop: ['a'], predictions }
+    const options = { data: 'demo/data/test.jsonl', limit: 12, format: 'auto', sequenceLength: 512 } as const
+    await scoreTask(demo, task, { ...options, microBatchSize }, neverAborted)
+    const generated = readFileSync(predictions, 'utf8')
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line).generated)
+    const tokenizer = demo.tokenizer
+    const alone = readFileSync('demo/data/test.jsonl', 'utf8')
+      .split('\n')
+      .slice(0, 12)
+      .map((line) => {
+        const ids = [tokenizer.bosId!, ...tokenizer.encode(JSON.parse(line).prompt)]
+        return Array.from(generateText(demo.model, tokenizer, ids, { ...generateDefaults, ...task })).join('')
+      })
+    expect(generated).toEqual(alone)
   })
 
   test('puts solved questions before each', async () => {

@@ -4,9 +4,11 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { stringOf } from '../../data/conversations.ts'
 import { ConfigError } from '../../errors.ts'
-import { bosSegments } from '../../tokenizer/segments.ts'
+import { bosSegments, type Segment } from '../../tokenizer/segments.ts'
+import { stopIfAborted } from '../../worker/protocol.ts'
 import type { LoadedModel } from '../loadedModel.ts'
-import { type Ask, greedyText, type TaskOptions, type TaskSizes } from './task.ts'
+import { greedyTexts } from './greedy.ts'
+import type { Answer, Ask, TaskOptions, TaskSizes } from './task.ts'
 
 /** Where HumanEval's reference implementation ends a generated function. */
 const stop = ['\nclass', '\ndef', '\n#', '\nif', '\nprint']
@@ -16,12 +18,19 @@ const limits = { seconds: 10, memory: 2 ** 30, file: 2 ** 20 }
 
 /** Completes a Python function and runs its tests: records of HumanEval's form, `{ prompt, test, entry_point }`. */
 export async function code(loaded: LoadedModel, task: TaskOptions, sizes: TaskSizes): Promise<Ask> {
-  return async (record) => {
-    const prompt = stringOf(record, 'prompt')
-    const segments = [...bosSegments(loaded.tokenizer), { text: prompt, source: 'data', learnt: false } as const]
-    const generated = greedyText(loaded, record, segments, { stop, ...task }, sizes)
-    const tests = `${stringOf(record, 'test')}\ncheck(${stringOf(record, 'entry_point')})\n`
-    return { right: await succeeds(`${prompt}${generated}\n${tests}`), generated }
+  return async (records, signal) => {
+    const texts = records.map((record) => stringOf(record, 'prompt'))
+    const data = (text: string): Segment => ({ text, source: 'data', learnt: false })
+    const prompts = records.map((record, i) => {
+      return { record, segments: [...bosSegments(loaded.tokenizer), data(texts[i]!)] }
+    })
+    const answers: Answer[] = []
+    for (const [i, generated] of greedyTexts(loaded, prompts, { stop, ...task }, sizes, signal).entries()) {
+      stopIfAborted(signal, 'evaluate')
+      const tests = `${stringOf(records[i]!, 'test')}\ncheck(${stringOf(records[i]!, 'entry_point')})\n`
+      answers.push({ right: await succeeds(`${texts[i]}${generated}\n${tests}`), generated })
+    }
+    return answers
   }
 }
 

@@ -3,7 +3,8 @@ import { recordSegments } from '../../data/prompts.ts'
 import type { DataRecord } from '../../data/records.ts'
 import { bosSegments, type Segment } from '../../tokenizer/segments.ts'
 import type { LoadedModel } from '../loadedModel.ts'
-import { type Ask, greedyText, shotsText, type TaskOptions, type TaskSizes } from './task.ts'
+import { greedyTexts } from './greedy.ts'
+import { type Ask, shotsText, type TaskOptions, type TaskSizes } from './task.ts'
 
 /** Generates the last answer of a record of any training format, and compares. */
 export async function exactMatch(loaded: LoadedModel, task: TaskOptions, sizes: TaskSizes): Promise<Ask> {
@@ -20,21 +21,23 @@ export async function exactMatch(loaded: LoadedModel, task: TaskOptions, sizes: 
       remedy: 'leave task.shots out where questions follow a chat template',
     })
   })
-  return (record) => {
-    const { before, answer } = split(record)
-    const segments = shots ? [...bosSegments(tokenizer), data(shots + textOf(before))] : before
-    const generated = greedyText(loaded, record, segments, task, sizes)
-    const expected = extract(answer, pattern)
-    if (expected === undefined)
-      return refuse(record, 'its own answer does not match', {
-        field: 'task.answer',
-        expected: task.answer!,
-        found: answer.slice(-80),
-      })
-    const found = extract(generated, pattern)
-    return { right: found === expected, found, expected, generated }
+  return (records, signal) => {
+    const questions = records.map((record) => ({ record, ...split(record) }))
+    const prompts = questions.map(({ record, before }) => {
+      return { record, segments: shots ? [...bosSegments(tokenizer), data(shots + textOf(before))] : before }
+    })
+    return greedyTexts(loaded, prompts, task, sizes, signal).map((generated, i) => {
+      const { record, answer } = questions[i]!
+      const expected = extract(answer, pattern)
+      if (expected === undefined) throw noAnswer(record, task.answer!, answer)
+      const found = extract(generated, pattern)
+      return { right: found === expected, found, expected, generated }
+    })
   }
 }
+
+const noAnswer = (record: DataRecord, expected: string, answer: string): never =>
+  refuse(record, 'its own answer does not match', { field: 'task.answer', expected, found: answer.slice(-80) })
 
 /**
  * The answer in `text`: what `pattern` finds, its first group or else all of it; without a pattern the whole text. How a

@@ -3,7 +3,7 @@ import type { z } from 'zod'
 import { ConfigError } from '../../errors.ts'
 import { writing } from '../../formats/disk.ts'
 import type { evaluateOptions } from '../../options/index.ts'
-import { type StopSignal, stopIfAborted } from '../../worker/protocol.ts'
+import type { StopSignal } from '../../worker/protocol.ts'
 import type { LoadedModel } from '../loadedModel.ts'
 import { code } from './code.ts'
 import { exactMatch } from './exactMatch.ts'
@@ -44,12 +44,8 @@ export async function scoreTask(
 ): Promise<TaskScore> {
   checkOptions(task, format)
   const records = await firstRecords(data, limit)
-  const ask = await asking[task.kind](loaded, task, { format, ...sizes }, signal)
-  const answers: Answer[] = []
-  for (const record of records) {
-    stopIfAborted(signal, 'evaluate')
-    answers.push(await ask(record))
-  }
+  const ask = await asking[task.kind](loaded, task, { format, ...sizes })
+  const answers = await ask(records, signal)
   const { predictions } = task
   if (predictions !== undefined) {
     const lines = answers.map(

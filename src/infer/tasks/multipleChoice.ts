@@ -5,7 +5,7 @@ import type { Tokenizer } from '../../tokenizer/tokenizer.ts'
 import type { StopSignal } from '../../worker/protocol.ts'
 import type { LoadedModel } from '../loadedModel.ts'
 import { exampleLosses } from '../perplexity.ts'
-import { type Ask, shotsText, type TaskOptions, type TaskSizes } from './task.ts'
+import { type Answer, type Ask, shotsText, type TaskOptions, type TaskSizes } from './task.ts'
 
 /** `{ prompt, choices, answer }`; `answer` is the place of the right choice, from 0. */
 interface ChoiceQuestion {
@@ -19,13 +19,12 @@ export async function multipleChoice(
   { model, tokenizer }: LoadedModel,
   task: TaskOptions,
   sizes: TaskSizes,
-  signal: StopSignal,
 ): Promise<Ask> {
   const shots = await shotsText(task, (record) => {
     const { prompt, choices, answer } = choiceQuestion(record)
     return continued(prompt, choices[answer]!)
   })
-  return (record) => {
+  const ask = (record: DataRecord, signal: StopSignal): Answer => {
     const { prompt, choices, answer } = choiceQuestion(record)
     const examples = choices.map((choice) => continuation(tokenizer, shots + prompt, choice))
     const losses = exampleLosses(model, examples, sizes, signal)
@@ -33,6 +32,7 @@ export async function multipleChoice(
     const normalized = indexOfLeast(losses.map((loss, i) => loss / [...choices[i]!].length))
     return { right: chosen === answer, rightNormalized: normalized === answer, chosen, expected: answer, losses }
   }
+  return (records, signal) => records.map((record) => ask(record, signal))
 }
 
 function choiceQuestion(record: DataRecord): ChoiceQuestion {

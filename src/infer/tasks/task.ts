@@ -1,12 +1,9 @@
 import type { z } from 'zod'
-import { refuse } from '../../data/conversations.ts'
 import { dataFiles } from '../../data/files.ts'
 import { type DataRecord, readRecords } from '../../data/records.ts'
 import { DataError } from '../../errors.ts'
 import type { evaluateOptions, taskOptions } from '../../options/index.ts'
-import { encodeSegments, type Segment } from '../../tokenizer/segments.ts'
-import { generateDefaults, generateText } from '../generate.ts'
-import type { LoadedModel } from '../loadedModel.ts'
+import type { StopSignal } from '../../worker/protocol.ts'
 
 export type TaskOptions = z.output<typeof taskOptions>
 
@@ -21,8 +18,8 @@ export interface Answer {
   [detail: string]: unknown
 }
 
-/** Puts the question that a record holds to the model. */
-export type Ask = (record: DataRecord) => Answer | Promise<Answer>
+/** Puts the questions that records hold to the model. */
+export type Ask = (records: readonly DataRecord[], signal: StopSignal) => Answer[] | Promise<Answer[]>
 
 /**
  * The first `limit` records of `source`.
@@ -45,28 +42,4 @@ export async function shotsText(
 ): Promise<string> {
   if (shots === undefined) return ''
   return (await firstRecords(shots, shotCount)).map((record) => `${solved(record)}\n\n`).join('')
-}
-
-/**
- * The likeliest text after the question that `record` puts, up to the first of `stop`.
- * @throws {DataError} `E_DATA`: question and answer may be longer than `sequenceLength`
- */
-export function greedyText(
-  { model, tokenizer }: LoadedModel,
-  record: DataRecord,
-  segments: readonly Segment[],
-  { maxNewTokens = 256, stop = [] }: Pick<TaskOptions, 'maxNewTokens' | 'stop'>,
-  { sequenceLength }: TaskSizes,
-): string {
-  const prompt = encodeSegments(tokenizer, segments).flatMap(({ ids }) => ids)
-  if (prompt.length + maxNewTokens > sequenceLength) {
-    refuse(record, 'the question and its answer are too long', {
-      field: 'sequenceLength',
-      expected: `at most ${sequenceLength} tokens together`,
-      found: `${prompt.length} and maxNewTokens ${maxNewTokens}`,
-      remedy: 'raise sequenceLength, or lower task.maxNewTokens or task.shotCount',
-    })
-  }
-  const options = { ...generateDefaults, maxNewTokens, stop }
-  return Array.from(generateText(model, tokenizer, prompt, options)).join('')
 }
