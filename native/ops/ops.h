@@ -408,11 +408,11 @@ struct SparseGpt {
 template <class... Op>
 struct OpList {};
 
-using Ops = OpList<Gemm, Nf4Gemm, Nf4Quantize, Nf4QuantizeAbsmax, Nf4Dequantize, AddBias, AddBiasBackward, LoraForward,
-                   LoraBackward, RmsNorm, RmsNormBackward, Rope, Attention, AttentionBackward, Swiglu, SwigluBackward,
-                   CrossEntropy, Distillation, Embedding, Nf4Embedding, EmbeddingBackward, AdamW, ClipGradNorm,
-                   GatherRows, ScatterRows, GatherColumns, ScatterColumns, Importance, KeepZeros, Cast, CountNonFinite,
-                   Random>;
+using Ops =
+    OpList<Gemm, Nf4Gemm, Nf4Quantize, Nf4QuantizeAbsmax, Nf4Dequantize, AddBias, AddBiasBackward, LoraForward,
+           LoraBackward, RmsNorm, RmsNormBackward, Rope, Attention, AttentionBackward, Swiglu, SwigluBackward,
+           CrossEntropy, Distillation, Embedding, Nf4Embedding, EmbeddingBackward, AdamW, ClipGradNorm, GatherRows,
+           ScatterRows, GatherColumns, ScatterColumns, Importance, KeepZeros, Cast, CountNonFinite, Random>;
 
 // Work that is done once a model, in host memory: on every machine the CPU does it.
 using HostOps = OpList<CutLeast, InverseFactor, SparseGpt>;

@@ -30,10 +30,11 @@ function writeEntry(entry: Field | Section, values: Record<string, unknown>, ind
   return [...lines, line(indent, `${keyOf(entry)}:`, isOff), ...inner]
 }
 
-const line = (indent: string, text: string, off: boolean) => `${indent}${off ? '#' : ''}${text}`.trimEnd()
+// Not trimEnd, which would take a no-break space from a value.
+const line = (indent: string, text: string, off: boolean) => `${indent}${off ? '#' : ''}${text}`.replace(/ $/, '')
 
 const inYaml = (value: unknown): string =>
-  value === undefined ? '' : stringify(value, { collectionStyle: 'flow', lineWidth: 0 }).trimEnd()
+  value === undefined ? '' : stringify(value, { collectionStyle: 'flow', lineWidth: 0 }).replace(/\n$/, '')
 
 const needsValues = ({ entries }: Section): boolean => entries.some((entry) => 'required' in entry && entry.required)
 
