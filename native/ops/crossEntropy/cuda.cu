@@ -5,6 +5,7 @@
 #include "../../cuda/reduce.cuh"
 #include "../../cuda/vector.cuh"
 #include "../ops.h"
+#include "addLosses.cuh"
 
 namespace loram {
 namespace {
@@ -73,13 +74,6 @@ __global__ void __launch_bounds__(threads) crossEntropyRow(Matrix<T> logits, con
   }
 }
 
-__global__ void __launch_bounds__(threads) addLosses(int64_t rows, const double* losses, float scale, float* loss) {
-  double sum = 0;
-  for (int64_t row = threadIdx.x; row < rows; row += threads) sum += losses[row];
-  sum = blockSum(sum);
-  if (threadIdx.x == 0) *loss += static_cast<float>(scale * sum);
-}
-
 }  // namespace
 
 void cuda(const CrossEntropy& op, cudaStream_t stream) {
@@ -90,7 +84,7 @@ void cuda(const CrossEntropy& op, cudaStream_t stream) {
     launch(crossEntropyRow<T>, rows, threads, stream, Matrix<T>(op.logits), op.targets.as<int32_t>(), losses.data(),
            op.tokenLoss.as<float>(), op.scale, op.backward);
   });
-  launch(addLosses, 1, threads, stream, rows, losses.data(), op.scale, op.loss.as<float>());
+  launch(addLosses<threads>, 1, threads, stream, rows, losses.data(), op.scale, op.loss.as<float>());
 }
 
 }  // namespace loram

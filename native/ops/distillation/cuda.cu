@@ -4,6 +4,7 @@
 
 #include "../../cuda/reduce.cuh"
 #include "../../cuda/vector.cuh"
+#include "../crossEntropy/addLosses.cuh"
 #include "../ops.h"
 
 namespace loram {
@@ -69,13 +70,6 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
-__global__ void __launch_bounds__(threads) addLosses(int64_t rows, const double* losses, float scale, float* loss) {
-  double sum = 0;
-  for (int64_t row = threadIdx.x; row < rows; row += threads) sum += losses[row];
-  sum = blockSum(sum);
-  if (threadIdx.x == 0) *loss += static_cast<float>(scale * sum);
-}
-
 }  // namespace
 
 void cuda(const Distillation& op, cudaStream_t stream) {
@@ -86,7 +80,7 @@ void cuda(const Distillation& op, cudaStream_t stream) {
     launch(distillRow<T>, rows, threads, stream, Matrix<T>(op.logits), Matrix<T>(op.teacher), op.targets.as<int32_t>(),
            losses.data(), op.scale, op.weight, op.temperature, op.backward);
   });
-  launch(addLosses, 1, threads, stream, rows, losses.data(), op.scale, op.loss.as<float>());
+  launch(addLosses<threads>, 1, threads, stream, rows, losses.data(), op.scale, op.loss.as<float>());
 }
 
 }  // namespace loram
