@@ -1,7 +1,7 @@
-import { createRequire } from 'node:module'
 import path from 'node:path'
 import { ConfigError } from '../errors.ts'
 import { type ServeOptions, serveOptions } from '../options/index.ts'
+import { version } from '../package.ts'
 import type { Listening } from '../server/listen.ts'
 import { validate } from '../validate.ts'
 import { WorkerClient } from '../worker/client.ts'
@@ -33,7 +33,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     const base = { model, quantize, quantizeTables, device, name }
     const opened = await worker.call('serve', { ...base, adapters, maxSequences, contextLength })
     const { listen } = await import('../server/listen.ts') // a web framework, which only servers should wait for
-    const { url, close } = await listen({ ...given, worker, models, apiKey, version: packageVersion() })
+    const { url, close } = await listen({ ...given, worker, models, apiKey, version })
     const closeAll = () => close().then(() => worker.close())
     return { url, models, contextLength: opened.contextLength, close: closeAll }
   } catch (error) {
@@ -41,8 +41,6 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     throw error
   }
 }
-
-const packageVersion = () => (createRequire(import.meta.url)('../../package.json') as { version: string }).version
 
 /** `name=folder` by name; no name twice. */
 function namedFolders(adapters: readonly string[], base: string): Map<string, string> {

@@ -1,6 +1,6 @@
-import { createRequire } from 'node:module'
 import { Command, CommanderError } from 'commander'
 import { ConfigError } from '../errors.ts'
+import { version } from '../package.ts'
 import { addCommand } from './command.ts'
 import { commands } from './commands/index.ts'
 import { addInit } from './commands/init.ts'
@@ -23,7 +23,6 @@ export async function runProgram(argv: readonly string[]): Promise<void> {
 }
 
 function createProgram(): Command {
-  const { version } = createRequire(import.meta.url)('../../package.json') as { version: string }
   const program = new Command('loram')
     .description('Train LoRA on a pruned, 4-bit model and use it on the large one (LoRAM, arXiv 2502.13533).')
     .version(version)

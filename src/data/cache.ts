@@ -1,9 +1,9 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { closeSync, existsSync, mkdirSync, openSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import os from 'node:os'
 import path from 'node:path'
 import { writing } from '../formats/disk.ts'
+import { cacheFolder, version } from '../package.ts'
 import { readBytes } from './lines.ts'
 import type { DataStatistics } from './statistics.ts'
 import { TokenFile, TokenFileWriter } from './tokenFile.ts'
@@ -13,9 +13,6 @@ export type Dataset = TokenFile<DataStatistics>
 
 /** Encodes a data set into `writer`. */
 type Encode = (writer: TokenFileWriter) => Promise<DataStatistics>
-
-/** In `$XDG_CACHE_HOME/loram`, else `~/.cache/loram`. */
-const cacheFolder = () => path.join(process.env.XDG_CACHE_HOME || path.join(os.homedir(), '.cache'), 'loram', 'tokens')
 
 /** A data set in a file that no folder lists: the system frees it when it is closed, or when the process ends. */
 export function uncached(encode: Encode): Promise<Dataset> {
@@ -38,7 +35,7 @@ export async function cached(
   notice: (message: string) => void,
   encode: Encode,
 ): Promise<Dataset> {
-  const folder = cacheFolder()
+  const folder = path.join(cacheFolder(), 'tokens')
   const file = path.join(folder, `${await keyOf(files, facts)}.tokens`)
   if (existsSync(file)) {
     const kept = TokenFile.open<DataStatistics>(file)
@@ -73,7 +70,6 @@ async function write(fd: number, file: string, encode: Encode): Promise<Dataset>
 
 /** Raise it when the same records come to be encoded in another way. */
 const encoding = 1
-const { version } = createRequire(import.meta.url)('../../package.json') as { version: string }
 
 async function keyOf(files: readonly string[], facts: object): Promise<string> {
   const key = createHash('sha256').update(JSON.stringify({ version, encoding, ...facts }))

@@ -1,6 +1,6 @@
 import { chatSegments } from '../tokenizer/chatSegments.ts'
 import type { ChatMessage } from '../tokenizer/chatTemplate.ts'
-import { encodeSegments } from '../tokenizer/segments.ts'
+import { bosIds, encodeSegments } from '../tokenizer/segments.ts'
 import type { Tokenizer } from '../tokenizer/tokenizer.ts'
 
 /** Text, token ids, or a conversation that the model's chat template writes. */
@@ -8,10 +8,7 @@ export type Prompt = string | readonly number[] | readonly ChatMessage[]
 
 /** The ids of a prompt: text after bos where the tokenizer wants one, a conversation up to where its answer begins. */
 export function promptIds(tokenizer: Tokenizer, prompt: Prompt): readonly number[] {
-  if (typeof prompt === 'string') {
-    const bos = tokenizer.addBos && tokenizer.bosId !== undefined ? [tokenizer.bosId] : []
-    return [...bos, ...tokenizer.encode(prompt)]
-  }
+  if (typeof prompt === 'string') return [...bosIds(tokenizer), ...tokenizer.encode(prompt)]
   if (isIds(prompt)) return prompt
   const segments = chatSegments(tokenizer, prompt, { addGenerationPrompt: true })
   return encodeSegments(tokenizer, segments).flatMap(({ ids }) => ids)

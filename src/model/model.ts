@@ -159,12 +159,18 @@ export function norms(model: Model): Map<string, Norm> {
   return new Map([...entries, ['model.norm', model.head.norm]])
 }
 
+function layerTensors(layer: Layer): Tensor[] {
+  const linears = projectionNames.map((projection) => layer[projection])
+  return [
+    ...linears.flatMap(({ weight, bias }) => [...tensorsOf(weight), ...(bias ? [bias.values] : [])]),
+    ...normFields.flatMap((field) => layer[field]?.weight ?? []),
+  ]
+}
+
 /** The memory of a model: every tensor of its weights once, also where embeddings are tied. */
-function tensorsHeld(model: Model): Tensor[] {
-  const layers = Array.from(linears(model).values())
-  const weights = [model.embedding, ...norms(model).values(), ...layers].map(({ weight }) => weight)
-  const biases = layers.flatMap(({ bias }) => (bias ? [bias.values] : []))
-  return [...new Set(weights)].flatMap(tensorsOf).concat(biases)
+function tensorsHeld({ embedding, layers, head }: Model): Tensor[] {
+  const tables = new Set([embedding.weight, head.linear.weight])
+  return [...Array.from(tables).flatMap(tensorsOf), ...layers.flatMap(layerTensors), head.norm.weight]
 }
 
 /** Memory that a model's weights take as they are held. */
@@ -172,23 +178,14 @@ export function heldBytes(model: Model): number {
   return tensorsHeld(model).reduce((sum, { bytes }) => sum + bytes, 0)
 }
 
-function disposeLinear({ weight, bias }: Pick<Linear, 'weight' | 'bias'>): void {
-  for (const tensor of tensorsOf(weight)) tensor.dispose()
-  bias?.values.dispose()
-}
-
 /** Gives the memory of a layer's weights back. */
 export function disposeLayer(layer: Layer): void {
-  for (const projection of projectionNames) disposeLinear(layer[projection])
-  for (const field of normFields) layer[field]?.weight.dispose()
+  for (const tensor of layerTensors(layer)) tensor.dispose()
 }
 
 /** Gives the memory of a model's weights back; it cannot be used afterwards. */
-export function disposeModel({ embedding, layers, head, constants }: Model): void {
-  for (const layer of layers) disposeLayer(layer)
-  for (const linear of [embedding, head.linear]) disposeLinear(linear)
-  head.norm.weight.dispose()
-  constants.inverseFrequencies.dispose()
+export function disposeModel(model: Model): void {
+  for (const tensor of [...tensorsHeld(model), model.constants.inverseFrequencies]) tensor.dispose()
 }
 
 /** The hidden states [tokens, hidden] that enter the first layer. */

@@ -1,9 +1,9 @@
 import { createRequire } from 'node:module'
-import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { DeviceError, messageOf } from '../errors.ts'
 import { checkNode } from '../nodeVersion.ts'
+import { cacheFolder, version } from '../package.ts'
 
 /** The addon's exports: memory functions, and one function for every op of `native/ops/ops.h`. */
 export interface Addon {
@@ -50,7 +50,6 @@ export interface Attempt {
 }
 
 const require = createRequire(import.meta.url)
-const { version } = require('../../package.json') as { version: string }
 const host = `${process.platform}-${process.arch}`
 const addonPackage = `@loram/cpu-${host}`
 const cudaPackage = `@loram/cuda-${host}`
@@ -59,7 +58,7 @@ const isPrebuilt = host === 'linux-x64'
 /** Where `loram build` builds: in this package, or in the other folder where this one is read-only. */
 export const buildFolders = [
   fileURLToPath(new URL('../..', import.meta.url)),
-  path.join(process.env.XDG_CACHE_HOME || path.join(os.homedir(), '.cache'), 'loram', version),
+  path.join(cacheFolder(), version),
 ] as const
 
 /** What was built here is taken before what was installed. */

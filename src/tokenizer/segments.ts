@@ -47,9 +47,10 @@ export function encodeSegments(tokenizer: Tokenizer, segments: readonly Segment[
 }
 
 /** What a text without a template starts with: bos, where the tokenizer wants one. */
-export function bosSegments({ addBos, bosId }: Tokenizer): Segment[] {
-  return addBos && bosId !== undefined ? [{ id: bosId, learnt: false }] : []
-}
+export const bosIds = ({ addBos, bosId }: Tokenizer): number[] => (addBos && bosId !== undefined ? [bosId] : [])
+
+/** {@link bosIds} before the segments of a prompt. */
+export const bosSegments = (tokenizer: Tokenizer): Segment[] => bosIds(tokenizer).map((id) => ({ id, learnt: false }))
 
 /** Text, and the ids of special tokens between it. */
 function partsOf(tokenizer: Tokenizer, segment: Segment): (string | number)[] {

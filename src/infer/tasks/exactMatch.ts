@@ -29,7 +29,7 @@ export async function exactMatch(loaded: LoadedModel, task: TaskOptions, sizes: 
     return greedyTexts(loaded, prompts, task, sizes, signal).map((generated, i) => {
       const { record, answer } = questions[i]!
       const expected = extract(answer, pattern)
-      if (expected === undefined) throw noAnswer(record, task.answer!, answer)
+      if (expected === undefined) return noAnswer(record, task.answer!, answer)
       const found = extract(generated, pattern)
       return { right: found === expected, found, expected, generated }
     })

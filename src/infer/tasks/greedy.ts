@@ -31,7 +31,7 @@ export function greedyTexts(
   const adapter = pairsIn(model)
   const answers = prompts.map(({ record, segments }) => {
     const ids = encodeSegments(tokenizer, segments).flatMap((run) => run.ids)
-    if (ids.length + maxNewTokens > sequenceLength) throw tooLong(record, ids.length, maxNewTokens, sequenceLength)
+    if (ids.length + maxNewTokens > sequenceLength) tooLong(record, ids.length, maxNewTokens, sequenceLength)
     const sequence = new TokenSequence(ids, adapter, model.config.eosTokenIds, { ...generateDefaults, maxNewTokens })
     return { sequence, writer: new CompletionWriter(sequence, tokenizer, stop), text: '' }
   })

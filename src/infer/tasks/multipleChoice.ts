@@ -1,6 +1,7 @@
 import { kindOf, refuse, stringOf } from '../../data/conversations.ts'
 import { type Example, ignoredTarget } from '../../data/encode.ts'
 import type { DataRecord } from '../../data/records.ts'
+import { bosIds } from '../../tokenizer/segments.ts'
 import type { Tokenizer } from '../../tokenizer/tokenizer.ts'
 import type { StopSignal } from '../../worker/protocol.ts'
 import type { LoadedModel } from '../loadedModel.ts'
@@ -55,7 +56,7 @@ function choiceQuestion(record: DataRecord): ChoiceQuestion {
 
 /** An example in which only `choice` is predicted. Tokens are divided where lm-evaluation-harness divides them. */
 export function continuation(tokenizer: Tokenizer, prompt: string, choice: string): Example {
-  const bos = tokenizer.addBos && tokenizer.bosId !== undefined ? [tokenizer.bosId] : []
+  const bos = bosIds(tokenizer)
   const first = Math.max(1, bos.length + tokenizer.encode(prompt.trimEnd()).length)
   const ids = Int32Array.from([...bos, ...tokenizer.encode(continued(prompt, choice))])
   const targets = ids.map((_, i) => (i + 1 >= first && i + 1 < ids.length ? ids[i + 1]! : ignoredTarget))
