@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { defineConfig } from 'vitest/config'
@@ -7,12 +7,20 @@ import { defineConfig } from 'vitest/config'
 const cache = mkdtempSync(path.join(os.tmpdir(), 'loram-cache-'))
 process.on('exit', () => rmSync(cache, { recursive: true, force: true }))
 
+// `--project gpu`: the tests that run on every device, on the GPU alone. Without it they are among all others.
+const onGpu = process.argv.some((argument) => /^(--project=)?gpu$/.test(argument))
+const testsOfDevices = () =>
+  readdirSync('test', { recursive: true, encoding: 'utf8' })
+    .map((file) => path.join('test', file))
+    .filter((file) => file.endsWith('.test.ts') && /onEveryDevice\(|cudaStatus\(/.test(readFileSync(file, 'utf8')))
+
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
+    name: onGpu ? 'gpu' : 'all',
+    include: onGpu ? testsOfDevices() : ['test/**/*.test.ts'],
     pool: 'forks',
     maxWorkers: '100%', // the addon's threads belong to a process
-    env: { XDG_CACHE_HOME: cache },
+    env: { XDG_CACHE_HOME: cache, ...(onGpu && { LORAM_TEST_DEVICE: 'cuda' }) },
     testTimeout: 60_000,
     hookTimeout: 60_000,
     // .ci/run reads the totals from here

@@ -8,7 +8,10 @@ import { goldenPath } from '../golden.ts'
 /** The dtype that the device of the tests that run now computes in. */
 let precision: Device['activations'] = 'f32'
 
-/** Runs the same tests on every device there is; one that is missing is listed as skipped, with the reason. */
+/**
+ * Runs the same tests on every device there is, or on the one that LORAM_TEST_DEVICE names; one that is missing is listed as
+ * skipped, with the reason.
+ */
 export function onEveryDevice(name: string, tests: (device: Device) => void): void {
   const on = (device: Device) =>
     describe(`${name} on ${device.kind}`, () => {
@@ -17,7 +20,7 @@ export function onEveryDevice(name: string, tests: (device: Device) => void): vo
       })
       tests(device)
     })
-  on(cpu)
+  if (process.env.LORAM_TEST_DEVICE !== 'cuda') on(cpu)
   const reason = cudaStatus()
   // A skipped describe still runs its callback, to list what it skips.
   if (reason) test.skip(`${name} on cuda (skipped: ${reason})`)
