@@ -36,12 +36,13 @@ struct Bf16Matrix {
   static __device__ uint32_t pairMask(int count) { return count >= 2 ? 0xffffffff : count == 1 ? 0xffff : 0; }
 };
 
+// Rows end with a whole chunk.
 static __global__ void roundToBf16(const float* source, int64_t sourcePitch, float scale, __nv_bfloat16* target,
                                    int64_t pitch, int64_t rows, int64_t columns) {
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  for (int64_t i = first; i < rows * columns; i += static_cast<int64_t>(gridDim.x) * blockDim.x) {
-    const int64_t row = i / columns, column = i % columns;
-    target[row * pitch + column] = __float2bfloat16(scale * source[row * sourcePitch + column]);
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x, written = ceilDiv(columns, 8) * 8;
+  for (int64_t i = first; i < rows * written; i += static_cast<int64_t>(gridDim.x) * blockDim.x) {
+    const int64_t row = i / written, column = i % written;
+    target[row * pitch + column] = __float2bfloat16(column < columns ? scale * source[row * sourcePitch + column] : 0);
   }
 }
 

@@ -60,10 +60,11 @@ class CudaStorage final : public Storage {
     device = Device::cuda;
     bytes = size;
     if (size == 0) return;
-    checkAllocation(cudaMalloc(&data, size), size);
+    const size_t whole = (size + 15) / 16 * 16;  // kernels read 16 bytes at a time, the last ones too
+    checkAllocation(cudaMalloc(&data, whole), whole);
     allocated += size;
     peak = std::max<size_t>(peak, allocated);
-    check(cudaMemsetAsync(data, 0, size, stream()));
+    check(cudaMemsetAsync(data, 0, whole, stream()));
   }
   CudaStorage(const CudaStorage&) = delete;
   CudaStorage& operator=(const CudaStorage&) = delete;

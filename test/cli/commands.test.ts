@@ -120,7 +120,7 @@ describe('generate', () => {
 })
 
 describe('plan', () => {
-  const plan = ['plan', '--model', model, '--prune.ratio', '0.5', '--prune.layers', '1,3']
+  const plan = ['plan', '--model', model, '--device', 'cpu', '--prune.ratio', '0.5', '--prune.layers', '1,3']
 
   test('gives parameters and bytes by part', async () => {
     expect(await loramJson(...plan)).toMatchObject({

@@ -7,7 +7,7 @@ import { openModelFolder, readModel } from '../../src/model/open.ts'
 import { cast } from '../../src/native/cast.ts'
 import { nf4Sizes } from '../../src/native/nf4.ts'
 import { cpu } from '../../src/tensor/device.ts'
-import { type Device, Tensor, tensorFrom } from '../../src/tensor/tensor.ts'
+import { bytesOn, type Device, Tensor, tensorFrom } from '../../src/tensor/tensor.ts'
 import { scratchFolder } from '../formats/scratch.ts'
 import { goldenPath } from '../golden.ts'
 import { onEveryDevice } from '../ops/support.ts'
@@ -67,7 +67,7 @@ onEveryDevice('loading', (plain) => {
         // and while absmax is double quantised, it in f32
         const most = Array.from(
           source.checkpoint.tensors.values(),
-          ({ bytes, shape }) => bytes + 4 * nf4Sizes(shape).blocks,
+          ({ shape, dtype }) => bytesOn(device, shape, dtype) + 4 * nf4Sizes(shape).blocks,
         )
         expect(device.peak - device.bytes).toBeLessThanOrEqual(Math.max(...most))
       },

@@ -7,7 +7,7 @@
 // Stages   bf16 arrives by cp.async two tiles ahead; a source that must be decoded (NF4, dropout) is loaded into
 //          registers before a tile's products and written to shared memory after them
 // Depth    where tiles are too few for the GPU the reduction is split over blockIdx.y, each part into its own f32
-//          matrix, and sumParts adds those in order: two runs give the same bits
+//          matrix; the block that ends last adds up its tile's parts, in order: two runs give the same bits
 // Needs    nothing of M, N and K: tails are zeros on the way in and left out on the way out
 #pragma once
 #include <algorithm>
@@ -142,9 +142,68 @@ __device__ void storeResults(const float* results, const Output& c, int firstRow
   }
 }
 
+// How many parts of a tile are done; 0 again when all are.
+constexpr int mostSplitTiles = 4096;
+static __device__ int partsDone[mostSplitTiles];
+
+// Whether this block is the last of its tile, so that it sees what the others wrote.
+__device__ inline bool isLastPart() {
+  __shared__ bool last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    last = atomicAdd(&partsDone[blockIdx.x], 1) == static_cast<int>(gridDim.y) - 1;
+    if (last) partsDone[blockIdx.x] = 0;
+  }
+  __syncthreads();
+  __threadfence();
+  return last;
+}
+
+// The parts of a split: f32 matrices [c.rows, pitch], one after the other.
+struct Parts {
+  float* data;
+  int64_t pitch;
+  __device__ Output at(int i, const Output& c) const {
+    return {data + i * c.rows * pitch, DType::f32, pitch, c.rows, c.columns};
+  }
+};
+
+// Adds to `sum` 8 neighbours of each of `count` parts, `distance` apart. Eight are on their way at once.
+__device__ inline void addParts(float (&sum)[8], const float* part, int64_t distance, int count) {
+  constexpr int ahead = 8;
+  for (int first = 0; first < count; first += ahead) {
+    float4 values[ahead][2];
+#pragma unroll
+    for (int i = 0; i < ahead; i++, part += distance) {
+      const bool exists = first + i < count;
+      values[i][0] = exists ? __ldcg(reinterpret_cast<const float4*>(part)) : float4{};
+      values[i][1] = exists ? __ldcg(reinterpret_cast<const float4*>(part) + 1) : float4{};
+    }
+#pragma unroll
+    for (int i = 0; i < ahead; i++) {
+      const auto& [low, high] = values[i];
+      sum[0] += low.x, sum[1] += low.y, sum[2] += low.z, sum[3] += low.w;
+      sum[4] += high.x, sum[5] += high.y, sum[6] += high.z, sum[7] += high.w;
+    }
+  }
+}
+
+// A tile of c from its parts.
+template <class Shape>
+__device__ void sumParts(const Parts& parts, const Output& c, int firstRow, int firstColumn) {
+  for (int i = threadIdx.x; i < Shape::M * Shape::N / 8; i += Shape::threads) {
+    const int row = firstRow + i / (Shape::N / 8), column = firstColumn + i % (Shape::N / 8) * 8;
+    if (row >= c.rows || column >= c.columns) continue;
+    float sum[8] = {};
+    addParts(sum, parts.data + row * parts.pitch + column, c.rows * parts.pitch, gridDim.y);
+    c.store(row, column, sum);
+  }
+}
+
 template <class Shape, Order orderA, class SourceA, Order orderB, class SourceB>
 __global__ void __launch_bounds__(Shape::threads, 1)
-    gemmSm80(const SourceA a, const SourceB b, Output c, int depth, int depthOfPart) {
+    gemmSm80(const SourceA a, const SourceB b, Output c, int depth, int depthOfPart, Parts parts) {
   extern __shared__ __align__(1024) uint8_t shared[];
   const uint32_t base = sharedAddress(shared);
   const TilePlace place =
@@ -174,50 +233,28 @@ __global__ void __launch_bounds__(Shape::threads, 1)
     warp.multiply(stageOf(k), stageOf(k) + Shape::bytesA);
     store(k + ahead);
   }
-  // Only the parts of a split are several, and they are f32.
-  if (blockIdx.y > 0) c.data = static_cast<float*>(c.data) + blockIdx.y * c.rows * c.pitch;
+  const bool isSplit = gridDim.y > 1;
   auto* results = reinterpret_cast<float*>(shared);
   waitCopies<0>();
   __syncthreads();
   warp.store(results);
   __syncthreads();
-  storeResults<Shape>(results, c, place.m * Shape::M, place.n * Shape::N);
-}
-
-// c from `count` f32 matrices [rows, pitch] that lie one after the other.
-static __global__ void sumParts(const float* parts, int count, int64_t pitch, Output c) {
-  const int64_t chunks = pitch / 8, index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  const int row = static_cast<int>(index / chunks), column = static_cast<int>(index % chunks) * 8;
-  if (row >= c.rows) return;
-  float sum[8] = {};
-  for (int i = 0; i < count; i++) {
-    const auto* part =
-        reinterpret_cast<const float4*>(parts + (i * static_cast<int64_t>(c.rows) + row) * pitch + column);
-    const float4 low = part[0], high = part[1];
-    sum[0] += low.x, sum[1] += low.y, sum[2] += low.z, sum[3] += low.w;
-    sum[4] += high.x, sum[5] += high.y, sum[6] += high.z, sum[7] += high.w;
-  }
-  c.store(row, column, sum);
+  storeResults<Shape>(results, isSplit ? parts.at(blockIdx.y, c) : c, place.m * Shape::M, place.n * Shape::N);
+  if (isSplit && isLastPart()) sumParts<Shape>(parts, c, place.m * Shape::M, place.n * Shape::N);
 }
 
 template <class Shape, Order orderA, Order orderB, class SourceA, class SourceB>
 void gemmSm80With(const SourceA& a, const SourceB& b, const Output& c, int depth, cudaStream_t stream) {
   const int tiles = ceilDiv(c.rows, Shape::M) * ceilDiv(c.columns, Shape::N);
   // Parts of at least 4 tiles of depth, until there are enough blocks to keep the memory busy.
-  const int blocks = multiprocessors() * (Shape::M * Shape::N > 2048 ? 2 : 4);
-  const int wanted = std::min(ceilDiv(blocks, tiles), ceilDiv(depth, 4 * Shape::depth));
-  const int depthOfPart = ceilDiv(ceilDiv(depth, wanted), Shape::depth) * Shape::depth,
-            parts = ceilDiv(depth, depthOfPart);
-  const auto queue = [&](const Output& output) {
-    launchWithShared(gemmSm80<Shape, orderA, SourceA, orderB, SourceB>, dim3(tiles, parts), Shape::threads,
-                     Shape::sharedBytes, stream, a, b, output, depth, depthOfPart);
-  };
-  if (parts == 1) return queue(c);
+  const int blocks = multiprocessors() * (Shape::M * Shape::N >= 2048 ? 2 : 4);
+  const int tilesDeep = std::max(1, ceilDiv(depth, Shape::depth));
+  const int wanted = tiles > mostSplitTiles ? 1 : std::min(ceilDiv(blocks, tiles), ceilDiv(tilesDeep, 4));
+  const int tilesOfPart = ceilDiv(tilesDeep, wanted), parts = ceilDiv(tilesDeep, tilesOfPart);
   const int64_t pitch = ceilDiv(c.columns, 8) * 8;
-  Scratch<float> sums(parts * c.rows * pitch, stream);
-  queue({sums.data(), DType::f32, pitch, c.rows, c.columns});
-  launch(sumParts, static_cast<unsigned>(ceilDiv(c.rows * pitch / 8, int64_t{256})), 256, stream, sums.data(), parts,
-         pitch, c);
+  Scratch<float> sums(parts == 1 ? 0 : parts * c.rows * pitch, stream);
+  launchWithShared(gemmSm80<Shape, orderA, SourceA, orderB, SourceB>, dim3(tiles, parts), Shape::threads,
+                   Shape::sharedBytes, stream, a, b, c, depth, tilesOfPart * Shape::depth, Parts{sums.data(), pitch});
 }
 
 // c = drop(alpha * op(a) * op(b)) + beta * c, with [M, depth] and [N, depth] operands lying as their orders say.

@@ -1,8 +1,9 @@
-// LoRA's skinny products, all by gemm's kernels: their time is that of reading x and dy, and of adding to y and dx.
+// LoRA's skinny products: their time is that of reading x and dy, and of adding to y and dx.
 // The mask of x is applied where the tile is brought in, that of dx where the result goes out; neither is ever stored.
 #include "../gemm/gemm.h"
 #include "../gemm/sm80.cuh"
 #include "../ops.h"
+#include "backward.cuh"
 
 namespace loram {
 namespace {
@@ -26,6 +27,15 @@ void skinny(const SourceA& a, const SourceB& b, const Output& c, int depth, cuda
   gemmSm80With<SmallTile, orderA, orderB>(a, b, c, depth, stream);
 }
 
+// d and db
+void outputGradients(const Bf16Matrix& dy, const Bf16Matrix& b, const Bf16Matrix& u, const Output& d, const Output& db,
+                     cudaStream_t stream) {
+  if (u.columns <= 16) return queueOutputPass<16>(dy, b, u, d, db, stream);
+  if (u.columns <= 32) return queueOutputPass<32>(dy, b, u, d, db, stream);
+  skinny<Order::byDepth, Order::byPosition>(dy, b, d, dy.columns, stream);
+  skinny<Order::byPosition, Order::byPosition>(dy, u, db, dy.rows, stream);
+}
+
 }  // namespace
 
 void cuda(const LoraForward& op, cudaStream_t stream) {
@@ -39,15 +49,14 @@ void cuda(const LoraForward& op, cudaStream_t stream) {
 }
 
 void cuda(const LoraBackward& op, cudaStream_t stream) {
-  const Bf16Operand x(op.x, stream), a(op.a, stream), b(op.b, stream), u(op.u, stream), dy(op.dy, stream);
-  const int T = x->rows, N = dy->columns;
-  skinny<Order::byDepth, Order::byPosition>(*dy, *b, outputTo(op.d, op.scale, 0), N, stream);
-  skinny<Order::byPosition, Order::byPosition>(*dy, *u, outputTo(op.db, op.scale, 1), T, stream);
+  const Bf16Operand x(op.x, stream), b(op.b, stream), u(op.u, stream), dy(op.dy, stream);
+  outputGradients(*dy, *b, *u, outputTo(op.d, op.scale, 0), outputTo(op.db, op.scale, 1), stream);
   const Bf16Operand d(op.d, stream);
   withDropped(op, *x, [&](const auto& dropped) {
-    skinny<Order::byPosition, Order::byPosition>(*d, dropped, outputTo(op.da, 1, 1), T, stream);
+    skinny<Order::byPosition, Order::byPosition>(*d, dropped, outputTo(op.da, 1, 1), x->rows, stream);
   });
   if (!op.dx) return;
+  const Bf16Operand a(op.a, stream);
   Output dx = outputTo(op.dx, 1, 1);
   dx.dropout = dropoutOf(op);
   multiply(Order::byDepth, *d, Order::byPosition, *a, {}, dx, d->columns, stream);
