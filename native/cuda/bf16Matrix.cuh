@@ -37,20 +37,19 @@ struct Bf16Matrix {
 };
 
 // Rows end with a whole chunk.
-static __global__ void roundToBf16(const float* source, int64_t sourcePitch, float scale, __nv_bfloat16* target,
-                                   int64_t pitch, int64_t rows, int64_t columns) {
+static __global__ void roundToBf16(const float* source, int64_t sourcePitch, __nv_bfloat16* target, int64_t pitch,
+                                   int64_t rows, int64_t columns) {
   const int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x, written = ceilDiv(columns, 8) * 8;
   for (int64_t i = first; i < rows * written; i += static_cast<int64_t>(gridDim.x) * blockDim.x) {
     const int64_t row = i / written, column = i % written;
-    target[row * pitch + column] = __float2bfloat16(column < columns ? scale * source[row * sourcePitch + column] : 0);
+    target[row * pitch + column] = __float2bfloat16(column < columns ? source[row * sourcePitch + column] : 0);
   }
 }
 
-// A tensor as an operand of the tensor cores: itself if it is bf16, else a copy, rounded, that lives as long as this;
-// the copy can be scaled. An empty matrix for an absent tensor.
+// A tensor as an operand of the tensor cores: itself if it is bf16, else a copy, rounded, that lives as long as this. An empty matrix for an absent tensor.
 class Bf16Operand {
  public:
-  Bf16Operand(const Tensor& tensor, cudaStream_t stream, float scale = 1)
+  Bf16Operand(const Tensor& tensor, cudaStream_t stream)
       : copy_(!tensor || tensor.dtype == DType::bf16 ? 0 : tensor.rows() * paddedPitch(tensor.columns()), stream) {
     if (!tensor) return;
     const int rows = static_cast<int>(tensor.rows()), columns = static_cast<int>(tensor.columns());
@@ -60,8 +59,8 @@ class Bf16Operand {
     }
     matrix_ = {copy_.data(), paddedPitch(columns), rows, columns};
     const int64_t blocks = std::min<int64_t>(ceilDiv(tensor.elements(), int64_t{256}), 8192);
-    launch(roundToBf16, static_cast<unsigned>(blocks), 256, stream, tensor.as<float>(), tensor.pitch, scale,
-           copy_.data(), matrix_.pitch, rows, columns);
+    launch(roundToBf16, static_cast<unsigned>(blocks), 256, stream, tensor.as<float>(), tensor.pitch, copy_.data(),
+           matrix_.pitch, rows, columns);
   }
   const Bf16Matrix& operator*() const { return matrix_; }
   const Bf16Matrix* operator->() const { return &matrix_; }

@@ -13,7 +13,7 @@ using cudaStream_t = struct CUstream_st*;  // as CUDA's headers declare it, whic
 namespace loram {
 
 // c = alpha * op(a) * op(b) + beta * c, with op the identity or the transpose. beta 0 does not read c. With left and right
-// LoRA's part rides along: c += lowRankScale * left * op(right).
+// LoRA's part rides along: alpha * (op(a) * op(b) + left * op(right)).
 struct Gemm {
   static constexpr auto name = "gemm";
   Tensor a;  // op(a) is [M, K]   float
@@ -22,13 +22,12 @@ struct Gemm {
   bool transposeA, transposeB;
   float alpha, beta;
   Tensor left;   // ? [M, r]                         dtype of a
-  Tensor right;  // ? [r, N], transposeB [N, r]      f32
-  float lowRankScale;
-  auto fields() { return std::tie(a, b, c, transposeA, transposeB, alpha, beta, left, right, lowRankScale); }
+  Tensor right;  // ? [r, N], transposeB [N, r]      float, whatever a is
+  auto fields() { return std::tie(a, b, c, transposeA, transposeB, alpha, beta, left, right); }
 };
 
 // With w [N, K] dequantised on the way: y = x * w^T + beta * y, or transposed y = x * w + beta * y. left and right as in
-// Gemm: y += lowRankScale * left * right^T, or transposed y += lowRankScale * left * right.
+// Gemm: y += left * right^T, or transposed y += left * right.
 struct Nf4Gemm {
   static constexpr auto name = "nf4Gemm";
   Tensor x;             // [M, K], transposed [M, N]   float
@@ -40,11 +39,8 @@ struct Nf4Gemm {
   bool transposed;
   float beta;
   Tensor left;   // ? [M, r]                        dtype of x
-  Tensor right;  // ? [N, r], transposed [r, K]     f32
-  float lowRankScale;
-  auto fields() {
-    return std::tie(x, packed, absmax, nestedAbsmax, nestedOffset, y, transposed, beta, left, right, lowRankScale);
-  }
+  Tensor right;  // ? [N, r], transposed [r, K]     float, whatever x is
+  auto fields() { return std::tie(x, packed, absmax, nestedAbsmax, nestedOffset, y, transposed, beta, left, right); }
 };
 
 // NF4 (QLoRA, arXiv 2305.14314) as bitsandbytes stores it: blocks of 64 of the flattened tensor, first value of a pair in
@@ -93,13 +89,13 @@ struct AddBiasBackward {
   auto fields() { return std::tie(dy, dbias); }
 };
 
-// u = drop(x) * a^T;  y += scale * u * b^T. Dropout keeps element i of x where uniform(philox(seed, stream, i / 4)[i % 4])
+// u = scale * drop(x) * a^T;  y += u * b^T. Dropout keeps element i of x where uniform(philox(seed, stream, i / 4)[i % 4])
 // >= dropout, and multiplies what it keeps by 1 / (1 - dropout).
 struct LoraForward {
   static constexpr auto name = "loraForward";
   Tensor x;  // [T, K]   float
-  Tensor a;  // [r, K]   f32
-  Tensor b;  // [N, r]   f32
+  Tensor a;  // [r, K]   float, whatever x is
+  Tensor b;  // [N, r]   float, whatever x is
   Tensor u;  // [T, r]   float   out
   Tensor y;  // ? [T, N] float   adds; absent where the product with the weight takes u along
   float scale, dropout;
@@ -107,12 +103,12 @@ struct LoraForward {
   auto fields() { return std::tie(x, a, b, u, y, scale, dropout, seed, stream); }
 };
 
-// d = scale * dy * b;  db += scale * dy^T * u;  da += d^T * drop(x);  dx += drop(d * a), all with forward's mask.
+// d = scale * dy * b;  db += dy^T * u;  da += d^T * drop(x);  dx += drop(d * a), all with forward's mask.
 struct LoraBackward {
   static constexpr auto name = "loraBackward";
   Tensor x;   // [T, K]   float
-  Tensor a;   // [r, K]   f32
-  Tensor b;   // [N, r]   f32
+  Tensor a;   // [r, K]   float, whatever x is
+  Tensor b;   // [N, r]   float, whatever x is
   Tensor u;   // [T, r]   float
   Tensor dy;  // [T, N]   float
   Tensor dx;  // ? [T, K] float   adds; absent where the product with the weight takes d along

@@ -2,6 +2,7 @@ import { AdapterError } from '../errors.ts'
 import { type Checkpoint, fingerprint } from '../formats/huggingFace.ts'
 import type { Linear, LoraPair } from '../model/linear.ts'
 import { linears, type Model } from '../model/model.ts'
+import { converted } from '../model/weights.ts'
 import { fillUniform } from '../native/random.ts'
 import { tensorFrom } from '../tensor/tensor.ts'
 import { ParameterSet } from '../train/parameters.ts'
@@ -52,14 +53,15 @@ export function addAdapter(model: Model, options: LoraOptions, seed: number): Pa
     [`${name}.lora_A`, [options.rank, linear.weight.shape[1]!]],
     [`${name}.lora_B`, [linear.weight.shape[0]!, options.rank]],
   ])
-  const parameters = new ParameterSet(model.device, new Map(shapes))
+  const parameters = new ParameterSet(model.device, new Map(shapes), { rounds: true })
   for (const { name, linear, index } of targets) {
     const a = parameters.get(`${name}.lora_A`)
     const b = parameters.get(`${name}.lora_B`)
     const bound = 1 / Math.sqrt(linear.weight.shape[1]!)
     fillUniform(a.value, -bound, bound, { seed, stream: index })
-    linear.lora = { a: a.value, b: b.value, grads: { a: a.grad, b: b.grad }, scale: scaleOf(options), index }
+    linear.lora = { a: a.operand, b: b.operand, grads: { a: a.grad, b: b.grad }, scale: scaleOf(options), index }
   }
+  parameters.round()
   return parameters
 }
 
@@ -112,9 +114,11 @@ export function pairsOf(model: Model, adapter: Adapter): Pairs {
     const { linear, index } = found
     const [out, inputs] = linear.weight.shape as [number, number]
     if (a.shape[1] !== inputs || b.shape[0] !== out) throw foreignAdapter(name, [b.shape[0], a.shape[1]], [out, inputs])
+    const operand = ({ data, shape }: Matrix) =>
+      converted(tensorFrom(model.device, data, shape), model.device.activations)
     pairs.set(linear, {
-      a: tensorFrom(model.device, a.data, a.shape),
-      b: tensorFrom(model.device, b.data, b.shape),
+      a: operand(a),
+      b: operand(b),
       scale: scaleOf(adapter),
       index,
     })

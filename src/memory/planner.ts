@@ -8,6 +8,7 @@ import { elements } from '../tensor/dtype.ts'
 import type { Device } from '../tensor/tensor.ts'
 import { AdamW, adamWDefaults } from '../train/adamW.ts'
 import { hostInputs } from '../train/layerInputs.ts'
+import type { ParameterSet } from '../train/parameters.ts'
 import type { RecomputePlan } from '../train/recompute.ts'
 import { trainStep } from '../train/step.ts'
 import { arenaBytes, fullMicroBatch, metaModel } from './measure.ts'
@@ -97,14 +98,15 @@ export function trainingPlanner(
   const original = countParameters(unprunedConfig(config))
   const trained = countParameters(config)
   const reduction = original / (shape.quantize === 'nf4' || config.nf4?.size ? trained / 4 : trained)
-  const adapterBytes = (pairs: number) => {
-    if (!shape.rotates) return 4 * pairs
-    const whole = metaModel(unprunedConfig(config), shape, device)
-    return 2 * pairs + 4 * addAdapter(whole, shape.lora, 0).values.bytes
+  const adapterBytes = () => {
+    const moments = ({ values }: ParameterSet) => 2 * values.bytes
+    if (!shape.rotates) return parameters.bytes + moments(parameters)
+    const whole = addAdapter(metaModel(unprunedConfig(config), shape, device), shape.lora, 0)
+    return parameters.bytes + whole.values.bytes + whole.grads.bytes + moments(whole)
   }
   const constant = {
     ...modelBytes(model),
-    adapter: adapterBytes(parameters.values.bytes),
+    adapter: adapterBytes(),
     scratch: scratchBytes(model, device),
   }
   const constantBytes = Object.values(constant).reduce((sum, bytes) => sum + bytes, 0)

@@ -13,7 +13,10 @@ export const tensorsOf = (weight: Weight): Tensor[] =>
     ? [weight]
     : [weight.packed, weight.absmax, weight.nestedAbsmax, weight.nestedOffset].filter((part) => part !== undefined)
 
-/** LoRA's pair (arXiv 2106.09685): `y += scale * (drop(x) a^T) b^T`, `a` [rank, in], `b` [out, rank]. */
+/**
+ * LoRA's pair (arXiv 2106.09685): `y += scale * (drop(x) a^T) b^T`, `a` [rank, in], `b` [out, rank], f32 or the device's
+ * dtype of activations.
+ */
 export interface LoraPair {
   readonly a: Tensor
   readonly b: Tensor
@@ -68,7 +71,7 @@ export function linearForward(
   const u = innerForward(linear, x, options.dropout)
   const y = options.addTo ?? x.device.empty([x.shape[0]!, outFeatures(linear)], x.dtype)
   const beta = options.addTo ? 1 : 0
-  const lowRank = lora && u && { left: u, right: lora.b, scale: lora.scale }
+  const lowRank = lora && u && { left: u, right: lora.b }
   if (weight instanceof Tensor) gemm(x, weight, y, { transposeB: true, beta, lowRank })
   else nf4Gemm(x, weight, y, { beta, lowRank })
   if (bias) addBias(y, bias.values)
@@ -95,7 +98,7 @@ export function linearBackward(
     if (!lora?.grads || !u) return
     const { a, b, grads } = lora
     const d = loraBackward(x, a, b, u, dy, dx, grads.a, grads.b, loraOptions(lora, options.dropout))
-    return { left: d, right: a, scale: 1 }
+    return { left: d, right: a }
   }
   // d a can ride along with the product only where no mask comes between them.
   const dropout = (options.dropout?.rate ?? 0) > 0

@@ -2,13 +2,12 @@ import type { Tensor } from '../tensor/tensor.ts'
 import { call } from './call.ts'
 import { match } from './shapes.ts'
 
-/** LoRA's part of a product, which rides along: adds `scale * left * right`, with `right` lying as the product's own. */
+/** LoRA's part of a product, which rides along: adds `left * right` to it, with `right` lying as the product's own. */
 export interface LowRank {
   /** [M, r], dtype of the product's left operand */
   left: Tensor
-  /** [r, N], or [N, r] where the product's own right operand is transposed; f32 */
+  /** [r, N], or [N, r] where the product's own right operand is transposed; float */
   right: Tensor
-  scale: number
 }
 
 export interface GemmOptions {
@@ -36,11 +35,11 @@ export function gemm(a: Tensor, b: Tensor, c: Tensor, options: GemmOptions = {})
     c: [c, 'M N', 'float'],
     ...lowRankParts(lowRank, a, transposeB ? 'N r' : 'r N'),
   })
-  call('gemm', a, b, c, transposeA, transposeB, alpha, beta, lowRank?.left, lowRank?.right, lowRank?.scale ?? 0)
+  call('gemm', a, b, c, transposeA, transposeB, alpha, beta, lowRank?.left, lowRank?.right)
 }
 
 /** What the parts of a low-rank product must be, for `match`; `right` names the dimensions of the right one. */
 export function lowRankParts(lowRank: LowRank | undefined, like: Tensor, right: string) {
   if (!lowRank) return {}
-  return { left: [lowRank.left, 'M r', like.dtype], right: [lowRank.right, right, 'f32'] } as const
+  return { left: [lowRank.left, 'M r', like.dtype], right: [lowRank.right, right, 'float'] } as const
 }

@@ -13,8 +13,8 @@ export interface LoraLinearOptions {
 }
 
 /**
- * LoRA's part of a linear layer (arXiv 2106.09685), `u = drop(x) a^T` and `y += scale * u b^T`: `x` [T, K], `a` [r, K]
- * and `b` [N, r] f32, `y` [T, N] like `x`. Returns `u` [T, r], which backward needs. Without `y` that is all: give `u` to
+ * LoRA's part of a linear layer (arXiv 2106.09685), `u = scale * drop(x) a^T` and `y += u b^T`: `x` [T, K],
+ * `a` [r, K] and `b` [N, r] float, `y` [T, N] like `x`. Returns `u` [T, r], which backward needs. Without `y` that is all: give `u` to
  * the product with the weight as its {@link LowRank} part, which is faster.
  * @throws {OpError} `E_OP`: the shapes or dtypes do not fit.
  */
@@ -28,8 +28,8 @@ export function loraForward(
   const { scale, dropout = 0, seed = 0, stream = 0 } = options
   match('loraForward', {
     x: [x, 'T K', 'float'],
-    a: [a, 'r K', 'f32'],
-    b: [b, 'N r', 'f32'],
+    a: [a, 'r K', 'float'],
+    b: [b, 'N r', 'float'],
     ...(y && { y: [y, 'T N', x.dtype] as const }),
   })
   const u = x.device.empty([x.shape[0]!, a.shape[0]!], x.dtype)
@@ -58,8 +58,8 @@ export function loraBackward(
   const { scale, dropout = 0, seed = 0, stream = 0 } = options
   match('loraBackward', {
     x: [x, 'T K', 'float'],
-    a: [a, 'r K', 'f32'],
-    b: [b, 'N r', 'f32'],
+    a: [a, 'r K', 'float'],
+    b: [b, 'N r', 'float'],
     u: [u, 'T r', x.dtype],
     dy: [dy, 'T N', x.dtype],
     ...(dx && { dx: [dx, 'T K', x.dtype] as const }),

@@ -91,8 +91,7 @@ export function nf4Gemm(x: Tensor, weight: Nf4Weight, y: Tensor, options: Nf4Gem
     ...lowRankParts(lowRank, x, transposed ? `r ${columns}` : `${rows} r`),
   })
   const { packed, absmax, nestedAbsmax, nestedOffset } = weight
-  const { left, right, scale = 0 } = lowRank ?? {}
-  call('nf4Gemm', x, packed, absmax, nestedAbsmax, nestedOffset, y, transposed, beta, left, right, scale)
+  call('nf4Gemm', x, packed, absmax, nestedAbsmax, nestedOffset, y, transposed, beta, lowRank?.left, lowRank?.right)
 }
 
 /**

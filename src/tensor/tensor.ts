@@ -60,12 +60,18 @@ export class Tensor {
   /** What ops take; `undefined` on meta. */
   readonly handle: TensorHandle | undefined
 
-  constructor(device: Device, shape: readonly number[], dtype: DType, memory: Memory) {
+  constructor(
+    device: Device,
+    shape: readonly number[],
+    dtype: DType,
+    memory: Memory,
+    pitch = pitchOf(device, shape, dtype),
+  ) {
     this.device = device
     this.dtype = dtype
     this.shape = shape
     this.memory = memory
-    this.pitch = pitchOf(device, shape, dtype)
+    this.pitch = pitch
     if (memory.storage) {
       this.handle = addon().view(memory.storage, memory.byteOffset, dtypes.indexOf(dtype), this.pitch, ...shape)
     }
@@ -85,17 +91,17 @@ export class Tensor {
     return this.elements * bytesPerElement[this.dtype]
   }
 
-  /** Elements `[from, from + elements(shape))` of its memory, padding counted, as a view. */
-  slice(from: number, shape: readonly number[]): Tensor {
+  /** What lies in its memory from element `from` on, padding counted, as a view of `shape`. */
+  slice(from: number, shape: readonly number[], pitch = pitchOf(this.device, shape, this.dtype)): Tensor {
     const byteOffset = this.memory.byteOffset + from * bytesPerElement[this.dtype]
-    return new Tensor(this.device, shape, this.dtype, { storage: this.memory.storage, byteOffset })
+    return new Tensor(this.device, shape, this.dtype, { storage: this.memory.storage, byteOffset }, pitch)
   }
 
   /** Rows `[from, to)` of the first dimension, as a view. */
   rows(from: number, to: number): Tensor {
     const [, ...rest] = this.shape
     const row = this.shape.length > 1 ? elements(rest.slice(0, -1)) * this.pitch : 1
-    return this.slice(from * row, [to - from, ...rest])
+    return this.slice(from * row, [to - from, ...rest], this.shape.length > 1 ? this.pitch : undefined)
   }
 
   /** Copies host bytes into the tensor from byte `byteOffset` of its values on. */

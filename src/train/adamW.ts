@@ -36,7 +36,9 @@ export class AdamW {
   }
 
   update(learningRate: number): void {
-    const { values, grads } = this.parameters
+    const { parameters } = this
+    const { values, grads } = parameters
     adamW(values, grads, this.firstMoment, this.secondMoment, { ...this.options, learningRate, step: ++this.step })
+    parameters.round()
   }
 }

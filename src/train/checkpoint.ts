@@ -149,6 +149,7 @@ export function saveParameters(file: string, parameters: ParameterSet): void {
 export function loadParameters(file: string, parameters: ParameterSet): void {
   const saved = openSafetensors(file)
   for (const [name, { value }] of parameters.byName) value.write(saved.read(name))
+  parameters.round()
   saved.close()
 }
 

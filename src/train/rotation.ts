@@ -85,6 +85,7 @@ export class Rotation {
         for (const tensor of [gathered, index]) tensor.dispose()
       }
     }
+    this.pairs.round()
     this.pairs.zeroGrads()
   }
 

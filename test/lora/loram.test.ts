@@ -34,6 +34,7 @@ onEveryDevice('LoRAM', (device) => {
       if (name.endsWith('lora_A')) value.write(loram(`init.${peftName(name)}`).data)
       else value.zero()
     }
+    parameters.round()
     const trainer = trainerOf(small, parameters)
     for (const step of [0, 1, 2]) trainStep(trainer, batchOf(goldenBatch(loram, 'train.', step)), 5e-3)
     const trained = adapterFrom(parameters, { ...loraDefaults, rank: 4, alpha: 8 }, dir)

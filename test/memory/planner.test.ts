@@ -101,7 +101,7 @@ onEveryDevice('the memory plan', (device) => {
     })
 
     test('has the bytes of weights and parameters as they are held', () => {
-      const adapter = 4 * parameters.values.bytes
+      const adapter = parameters.bytes + 2 * parameters.values.bytes
       expect(plan.bytes).toMatchObject({ ...modelBytes(model), adapter, host: host?.bytes ?? 0 })
       expect(plan.parameters.adapter).toBe(parameters.count)
     })

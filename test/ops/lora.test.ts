@@ -94,11 +94,11 @@ onEveryDevice('lora', (device) => {
 
       const before = toArray(y)
       const u = loraForward(x, a, b, y, options)
-      const wantU = productInDoubles([T, r, K], { data: dropped }, { data: toArray(a), transposed: true })
+      const wantU = productInDoubles([T, r, K], { data: dropped }, { data: toArray(a), transposed: true }, { alpha: 2 })
       // x is rounded once more when it is masked
       expectWithin(u, wantU.want, wantU.bound(device, [dtype, 'f32'], dtype, 1))
       const right = { data: toArray(b), transposed: true }
-      const wantY = productInDoubles([T, N, r], { data: toArray(u) }, right, { alpha: 2, beta: 1, c: before })
+      const wantY = productInDoubles([T, N, r], { data: toArray(u) }, right, { beta: 1, c: before })
       expectWithin(y, wantY.want, wantY.bound(device, [dtype, 'f32'], dtype, 1))
 
       const [dx, da, db] = [
@@ -110,7 +110,7 @@ onEveryDevice('lora', (device) => {
       loraBackward(x, a, b, u, dy, dx, da, db, options)
 
       const left = { data: toArray(dy), transposed: true }
-      const wantB = productInDoubles([N, r, T], left, { data: toArray(u) }, { alpha: 2, beta: 1, c: start[2] })
+      const wantB = productInDoubles([N, r, T], left, { data: toArray(u) }, { beta: 1, c: start[2] })
       expectWithin(db, wantB.want, wantB.bound(device, [dtype, dtype], 'f32'))
 
       // d is rounded before it is summed over, so both sums' roundings count, relative to the sums of magnitudes.
@@ -141,12 +141,12 @@ onEveryDevice('lora', (device) => {
     for (const { M, N, K, r, nf4 } of grid(products)) {
       const dtype = device.activations
       const [left, right] = [random(device, [M, r], dtype, 3), random(device, [N, r], 'f32', 4)]
-      const longer = (a: Tensor, b: Float64Array, scale: number) => {
+      const longer = (a: Tensor, b: Float64Array) => {
         const [rows, width] = a.shape as [number, number]
         const values = toArray(a)
         return Float64Array.from({ length: rows * (width + r) }, (_, i) => {
           const [row, column] = [Math.floor(i / (width + r)), i % (width + r)]
-          return column < width ? values[row * width + column]! : scale * b[row * r + column - width]!
+          return column < width ? values[row * width + column]! : b[row * r + column - width]!
         })
       }
       const x = random(device, [M, K], dtype)
@@ -156,11 +156,11 @@ onEveryDevice('lora', (device) => {
       const y = random(device, [M, N], dtype, 5)
       const want = productInDoubles(
         [M, N, K + r],
-        { data: longer(x, toArray(left), 1) },
-        { data: longer(values, toArray(right), 0.5), transposed: true },
+        { data: longer(x, toArray(left)) },
+        { data: longer(values, toArray(right)), transposed: true },
         { beta: 1, c: toArray(y) },
       )
-      const options = { beta: 1, lowRank: { left, right, scale: 0.5 } }
+      const options = { beta: 1, lowRank: { left, right } }
       if (w instanceof Tensor) gemm(x, w, y, { transposeB: true, ...options })
       else nf4Gemm(x, w, y, options)
       // Where the parts are added up in y itself, y is rounded twice.

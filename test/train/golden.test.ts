@@ -69,6 +69,7 @@ onEveryDevice('LoRAM, against PEFT on the pruned model', (device) => {
       if (name.endsWith('lora_A')) value.write(golden(`init.${peftName(name)}`).data)
       else value.zero()
     }
+    parameters.round()
     const trainer = trainerOf(model, parameters)
     const trace = new Trace(trainer)
     const results = [0, 1, 2].map((step) => trace.step(batchOf(goldenBatch(golden, 'train.', step)), 5e-3))
@@ -91,6 +92,7 @@ onEveryDevice('QLoRA', (device) => {
     const trainer = trainerOf(model, addAdapter(model, { ...loraDefaults, rank: 4, alpha: 8 }, 0))
     const { byName } = trainer.parameters
     for (const [name, { value }] of byName) value.write(golden(`qlora.${peftName(name)}`).data)
+    trainer.parameters.round()
     expectGolden([backward(trainer, batchOf(goldenBatch(golden)))], golden('qlora.loss_f32').data)
     for (const [name, { grad }] of byName) expectGolden(grad, golden(`qlora.grad.${peftName(name)}`).data)
   })
@@ -107,6 +109,7 @@ onEveryDevice('QLoRA', (device) => {
       const parameters = addAdapter(model, { ...loraDefaults, targets: targetModules }, 0)
       // B is zero in a new adapter, and with it the gradient of A.
       fillUniform(parameters.values, -0.1, 0.1, { seed: 1, stream: 0 })
+      parameters.round()
       backward(trainerOf(model, parameters), batchOf(micro))
       return toArray(parameters.grads)
     })

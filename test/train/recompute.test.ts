@@ -33,6 +33,7 @@ function gradients(device: Device, recompute: RecomputePlan, stopsIn?: number) {
   const model = loadDirectory(goldenPath('loram', 'pruned'), device, 'nf4')
   const parameters = addAdapter(model, { ...loraDefaults, dropout: 0.25 }, 3)
   parameters.values.write(random(device, [parameters.values.elements]).read())
+  parameters.round()
   const host = hostInputs(device, recompute, batch.ids.length, model.config.hiddenSize)
   const dropout = { rate: 0.25, seed: 7 }
   const trainer = trainerOf(model, parameters, { host, recompute, dropout, maxGradNorm: 0 })

@@ -26,6 +26,7 @@ export function trainAdapter(model: Model, adapter: Adapter): ParameterSet {
     parameters.get(`${name}.lora_A`).value.write(a.data)
     parameters.get(`${name}.lora_B`).value.write(b.data)
   }
+  parameters.round()
   return parameters
 }
 
@@ -68,7 +69,10 @@ export function backward(
  */
 export function expectSlopes(trainer: Trainer, batch: Batch, dropout?: Dropout): void {
   const { parameters } = trainer
-  const lossNow = () => backward(trainer, batch, dropout && { dropout })
+  const lossNow = () => {
+    parameters.round()
+    return backward(trainer, batch, dropout && { dropout })
+  }
   parameters.zeroGrads()
   const loss = lossNow()
   const gradients = Array.from(parameters.byName.values(), ({ value, grad }) => ({ value, gradient: toArray(grad) }))

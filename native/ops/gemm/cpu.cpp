@@ -6,11 +6,11 @@ namespace loram {
 
 namespace {
 
-void addLowRank(const Tensor& left, const Tensor& right, bool transposeRight, float scale, const Tensor& c) {
+void addLowRank(const Tensor& left, const Tensor& right, bool transposeRight, float alpha, const Tensor& c) {
   if (!left) return;
   const int64_t M = c.shape[0], N = c.shape[1], r = left.shape[1];
   const GemmRight b{right.as<const float>(), right.shape[1], transposeRight};
-  gemm({M, N, r, {left.as<float>(), r}, b, {c.as<float>(), N}, scale, 1});
+  gemm({M, N, r, {left.as<float>(), r}, b, {c.as<float>(), N}, alpha, 1});
 }
 
 }  // namespace
@@ -20,7 +20,7 @@ void cpu(const Gemm& op) {
   GemmRight b{op.b.as<const float>(), op.b.shape[1], op.transposeB};
   if (op.b.dtype == DType::bf16) b.data = op.b.as<const Bf16>();
   gemm({M, N, K, {op.a.as<float>(), op.a.shape[1], op.transposeA}, b, {op.c.as<float>(), N}, op.alpha, op.beta});
-  addLowRank(op.left, op.right, op.transposeB, op.lowRankScale, op.c);
+  addLowRank(op.left, op.right, op.transposeB, op.alpha, op.c);
 }
 
 void cpu(const Nf4Gemm& op) {
@@ -28,7 +28,7 @@ void cpu(const Nf4Gemm& op) {
   const Nf4View w(op.packed, op.absmax, op.nestedAbsmax, op.nestedOffset);
   const GemmRight right{w, op.transposed ? inY : inX, !op.transposed};
   gemm({M, inY, inX, {op.x.as<float>(), inX}, right, {op.y.as<float>(), inY}, 1, op.beta});
-  addLowRank(op.left, op.right, !op.transposed, op.lowRankScale, op.y);
+  addLowRank(op.left, op.right, !op.transposed, 1, op.y);
 }
 
 }  // namespace loram

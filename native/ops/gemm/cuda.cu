@@ -92,8 +92,7 @@ void multiply(Order orderA, const Bf16Matrix& a, Order orderB, const Bf16Matrix&
 }
 
 void cuda(const Gemm& op, cudaStream_t stream) {
-  const Bf16Operand a(op.a, stream), b(op.b, stream), left(op.left, stream),
-      right(op.right, stream, op.lowRankScale / op.alpha);
+  const Bf16Operand a(op.a, stream), b(op.b, stream), left(op.left, stream), right(op.right, stream);
   const Order orderA = op.transposeA ? Order::byPosition : Order::byDepth;
   const Order orderB = op.transposeB ? Order::byDepth : Order::byPosition;
   multiply(orderA, *a, orderB, *b, lowRank(left, right), outputTo(op.c, op.alpha, op.beta),
@@ -101,7 +100,7 @@ void cuda(const Gemm& op, cudaStream_t stream) {
 }
 
 void cuda(const Nf4Gemm& op, cudaStream_t stream) {
-  const Bf16Operand x(op.x, stream), left(op.left, stream), right(op.right, stream, op.lowRankScale);
+  const Bf16Operand x(op.x, stream), left(op.left, stream), right(op.right, stream);
   const Output y = outputTo(op.y, 1, op.beta);
   const Order order = op.transposed ? Order::byPosition : Order::byDepth;
   const int rows = op.transposed ? x->columns : y.columns, columns = op.transposed ? y.columns : x->columns;

@@ -1,4 +1,4 @@
-// d = scale * dy * b and db += scale * dy^T * u in one pass over dy, for ranks of at most 32
+// d = scale * dy * b and db += dy^T * u in one pass over dy, for ranks of at most 32
 // Layout   dy [T, N], u [T, r] and b [N, r] bf16; rows of u and b lie 16 bytes further apart in shared memory than
 //          they are long, so that ldmatrix meets no bank twice
 // Tile     64 rows x 256 columns of dy, of which a block takes those of one stripe of columns one after the other; 4
@@ -152,7 +152,8 @@ void queueOutputPass(const Bf16Matrix& dy, const Bf16Matrix& b, const Bf16Matrix
   const int stripes = ceilDiv(dy.columns, Tile::columns), tiles = ceilDiv(dy.rows, Tile::rows),
             wanted = std::clamp(2 * multiprocessors() / stripes, 1, tiles), tilesOfPart = ceilDiv(tiles, wanted),
             parts = ceilDiv(tiles, tilesOfPart);
-  Scratch<float> partsOfD(int64_t{stripes} * dy.rows * rank, stream), partsOfDb(int64_t{parts} * dy.columns * rank, stream);
+  Scratch<float> partsOfD(int64_t{stripes} * dy.rows * rank, stream),
+      partsOfDb(int64_t{parts} * dy.columns * rank, stream);
   const OutputPass op{dy, u, b, tilesOfPart * Tile::rows, partsOfD.data(), partsOfDb.data()};
   launchWithShared(outputPass<rank>, dim3(stripes, parts), Tile::threads, Tile::sharedBytes, stream, op);
   const int threads = (dy.rows + dy.columns) * (rank / 8) * 4;

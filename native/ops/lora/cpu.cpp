@@ -96,8 +96,8 @@ void cpu(const LoraForward& op) {
     const auto scratch = floats(op.dropout == 0 ? 0 : rows * K);
     const FloatMatrix x = drop(op, row, rows, 0, K, scratch.get());
     float* u = op.u.as<float>() + row * r;
-    gemm({rows, r, K, x, a, {u, r}});
-    if (op.y) gemm({rows, N, r, {u, r}, b, {op.y.as<float>() + row * N, N}, op.scale, 1});
+    gemm({rows, r, K, x, a, {u, r}, op.scale});
+    if (op.y) gemm({rows, N, r, {u, r}, b, {op.y.as<float>() + row * N, N}, 1, 1});
   });
 }
 
@@ -107,7 +107,7 @@ void cpu(const LoraBackward& op) {
   const GemmRight b{op.b.as<const float>(), r}, u{op.u.as<const float>(), r};
   float* d = op.d.as<float>();
   gemm({T, r, N, {dy, N}, b, {d, r}, op.scale});
-  gemm({N, r, T, {dy, N, true}, u, {op.db.as<float>(), r}, op.scale, 1});
+  gemm({N, r, T, {dy, N, true}, u, {op.db.as<float>(), r}, 1, 1});
   addGradA(op, d);
   if (op.dx) addGradX(op, d);
 }

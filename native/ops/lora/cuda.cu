@@ -41,16 +41,16 @@ void outputGradients(const Bf16Matrix& dy, const Bf16Matrix& b, const Bf16Matrix
 void cuda(const LoraForward& op, cudaStream_t stream) {
   const Bf16Operand x(op.x, stream), a(op.a, stream);
   withDropped(op, *x, [&](const auto& dropped) {
-    skinny<Order::byDepth, Order::byDepth>(dropped, *a, outputTo(op.u, 1, 0), x->columns, stream);
+    skinny<Order::byDepth, Order::byDepth>(dropped, *a, outputTo(op.u, op.scale, 0), x->columns, stream);
   });
   if (!op.y) return;
   const Bf16Operand u(op.u, stream), b(op.b, stream);
-  multiply(Order::byDepth, *u, Order::byDepth, *b, {}, outputTo(op.y, op.scale, 1), u->columns, stream);
+  multiply(Order::byDepth, *u, Order::byDepth, *b, {}, outputTo(op.y, 1, 1), u->columns, stream);
 }
 
 void cuda(const LoraBackward& op, cudaStream_t stream) {
   const Bf16Operand x(op.x, stream), b(op.b, stream), u(op.u, stream), dy(op.dy, stream);
-  outputGradients(*dy, *b, *u, outputTo(op.d, op.scale, 0), outputTo(op.db, op.scale, 1), stream);
+  outputGradients(*dy, *b, *u, outputTo(op.d, op.scale, 0), outputTo(op.db, 1, 1), stream);
   const Bf16Operand d(op.d, stream);
   withDropped(op, *x, [&](const auto& dropped) {
     skinny<Order::byPosition, Order::byPosition>(*d, dropped, outputTo(op.da, 1, 1), x->rows, stream);
