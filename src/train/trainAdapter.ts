@@ -48,11 +48,11 @@ export function trainAdapter(
   const { batchesPerEpoch } = batchStream(examples.train, streamOptions)
   const held = examples.eval
   return disposing((own) => {
-    const settings = rotating && { ...rotating, quantize: options.quantize, seed }
-    const rotation = settings && own(new Rotation(model, settings.original, settings.plan, lora, settings))
+    const arena = own(new Arena(device, bytes.activations))
+    const setting = rotating && { ...rotating, seed, arena }
+    const rotation = setting && own(new Rotation(model, setting.original, setting.plan, lora, setting))
     const parameters = rotation?.parameters ?? own(addAdapter(model, lora, seed))
     const optimizer = own(new AdamW(parameters, { ...adamWDefaults, weightDecay }))
-    const arena = own(new Arena(device, bytes.activations))
     const host = own(hostInputs(device, recompute, microBatchSize * sequenceLength, config.hiddenSize))
     const dropout = { rate: lora.dropout, seed }
     // In the arena of a step, which is empty between steps and never needs less.
