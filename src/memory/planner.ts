@@ -1,4 +1,4 @@
-import { addAdapter, type LoraOptions } from '../lora/attach.ts'
+import { addAdapter, type LoraOptions, withoutPairs } from '../lora/attach.ts'
 import { expectedTensors, type LlamaConfig } from '../model/config.ts'
 import { tensorsOf, type Weight } from '../model/linear.ts'
 import { linears, type Model, norms, projectionNames } from '../model/model.ts'
@@ -18,6 +18,8 @@ export interface TrainingShape extends Holding {
   lora: LoraOptions
   /** The adapter has the original's dimensions, besides the pairs of the slice that trains. */
   rotates?: boolean
+  /** Steps also compare the model with itself without the adapter. */
+  preserves?: boolean
   microBatchSize: number
   sequenceLength: number
 }
@@ -95,6 +97,8 @@ export function trainingPlanner(
   const dropout = { rate: shape.lora.dropout, seed: 0 }
   const tokens = shape.microBatchSize * shape.sequenceLength
   const batch = { microBatches: [fullMicroBatch(tokens)], targetCount: 1, epoch: 0, examples: [] }
+  const teacher = { model: withoutPairs(model), weight: 1, temperature: 1 }
+  const preserve = shape.preserves ? { teacher, weight: 1, batchAt: () => batch } : undefined
   const original = countParameters(unprunedConfig(config))
   const trained = countParameters(config)
   const reduction = original / (shape.quantize === 'nf4' || config.nf4?.size ? trained / 4 : trained)
@@ -115,7 +119,7 @@ export function trainingPlanner(
     const host = hostInputs(model.device, recompute, tokens, config.hiddenSize)
     const activations = arenaBytes(device, (arena) => {
       if (whole) cutLargest(whole, arena)
-      trainStep({ model, parameters, optimizer, arena, host, maxGradNorm: 1, recompute, dropout }, batch, 0)
+      trainStep({ model, parameters, preserve, optimizer, arena, host, maxGradNorm: 1, recompute, dropout }, batch, 0)
     })
     return {
       parameters: { original, trained, adapter: parameters.count },

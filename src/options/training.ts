@@ -57,6 +57,14 @@ export const scheduleOptions = z.strictObject({
   batchSize: schedule.batchSize.default(128),
   evalSteps: count.default(50).describe('steps between evaluations'),
   patience: count.optional().describe('evaluations without a better loss after which training stops'),
+  preserve: z
+    .strictObject({
+      data: paths.describe('running text: .txt, or JSONL or Parquet with "text"').meta({ examples: ['corpus.txt'] }),
+      weight: z.number().positive().default(1).describe('what a mean divergence of 1 nat adds to the loss'),
+      batchSize: count.default(8).describe('sequences of data.sequenceLength tokens in a step'),
+    })
+    .optional()
+    .describe('keeps what the model predicts of other text as it is without the adapter'),
   saveSteps: count.default(50).describe('steps between checkpoints'),
   keepCheckpoints: count.default(2).describe('older ones are removed'),
 })

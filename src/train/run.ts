@@ -32,7 +32,7 @@ import type { RunEvent, Stage } from './events.ts'
 import { openRunFolder, type RunFolder } from './runFolder.ts'
 import { sampleAnswers } from './samples.ts'
 import { openSinks } from './sinks.ts'
-import { trainAdapter } from './trainAdapter.ts'
+import { type Material, trainAdapter } from './trainAdapter.ts'
 
 export interface TrainResult {
   /** The folder of the PEFT adapter for the original model. */
@@ -78,12 +78,15 @@ export async function trainLoRAMRun(options: ResolvedOptions, context: Context<R
     folder.remember('model', { loram: addon().version, fingerprint: fingerprint(source.checkpoint) })
     const examples = await loadData(run)
     const [train, held] = datasets.map(({ digest }) => digest)
-    folder.remember('data', { train, eval: held ?? null })
+    const preserved = await preservedText(run)
+    const preserve = preserved && { preserve: preserved.digest }
+    folder.remember('data', { train, eval: held ?? null, ...preserve })
     const small = await alignStage(run, await pruneStage(run, source))
     const plan = memoryPlan(run, small)
     folder.remember('tables', { tables: plan.quantizeTables ? 'nf4' : 'none' })
     emit({ type: 'plan', plan })
-    const { adapter, progress } = trainStage(run, small, examples, plan, source)
+    const material = { ...examples, preserved: preserved?.examples }
+    const { adapter, progress } = trainStage(run, small, material, plan, source)
     const recovery = recoverStage(run, adapter, small, source, examples.eval)
     const { best, step: steps } = progress
     const evaluation = best && { ...best, perplexity: Math.exp(best.loss) }
@@ -167,7 +170,7 @@ async function alignStage(run: Run, pruned: OpenCheckpoint): Promise<OpenCheckpo
 function trainStage(
   { options, device, tokenizer, folder, context }: Run,
   small: OpenCheckpoint,
-  examples: { train: Examples; eval?: Examples },
+  examples: Material,
   plan: MemoryPlan,
   original: OpenCheckpoint,
 ): ReturnType<typeof trainAdapter> {
@@ -260,6 +263,12 @@ async function loadData(run: Run): Promise<{ train: Examples; eval?: Examples }>
   return { train: trained.examples, eval: trained.held }
 }
 
+async function preservedText(run: Run): Promise<Dataset | undefined> {
+  const { train, data } = run.options
+  if (!train.preserve) return undefined
+  return keep(run, corpusExamples(train.preserve.data, run.tokenizer, data.sequenceLength, loadContext(run)))
+}
+
 function nothingHeld(examples: number, evalSplit: number): ConfigError {
   return new ConfigError('E_CONFIG', 'the split holds out nothing', {
     field: 'data.evalSplit',
@@ -278,6 +287,7 @@ const trainingShape = ({ quantize, quantizeTables, lora, train, data, prune }: R
   quantize,
   quantizeTables,
   rotates: prune?.rotate !== undefined,
+  preserves: train.preserve !== undefined,
   lora,
   microBatchSize: train.microBatchSize,
   sequenceLength: data.sequenceLength,

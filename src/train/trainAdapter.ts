@@ -17,11 +17,19 @@ import type { Progress } from './checkpoint.ts'
 import type { RunEvent } from './events.ts'
 import { hostInputs } from './layerInputs.ts'
 import { runLoop } from './loop.ts'
+import { preservation } from './preserve.ts'
 import { Rotation, type RotationOptions } from './rotation.ts'
 
 /** Steps that `epochs` over `examples` take, unless `maxSteps` is less. */
 export const totalSteps = ({ epochs, maxSteps }: ResolvedOptions['train'], batchesPerEpoch: number): number =>
   Math.min(Math.ceil(epochs * batchesPerEpoch), maxSteps ?? Number.POSITIVE_INFINITY)
+
+/** What a run learns from, what it is evaluated on, and the text of which its predictions are preserved. */
+export interface Material {
+  train: Examples
+  eval?: Examples
+  preserved?: Examples | undefined
+}
 
 /**
  * Trains a new adapter on `model` and gives it back with the widths that the model has, or, where the model is a slice that
@@ -31,7 +39,7 @@ export const totalSteps = ({ epochs, maxSteps }: ResolvedOptions['train'], batch
  */
 export function trainAdapter(
   model: Model,
-  examples: { train: Examples; eval?: Examples },
+  examples: Material,
   options: ResolvedOptions,
   plan: MemoryPlan,
   folder: string,
@@ -55,6 +63,9 @@ export function trainAdapter(
     const optimizer = own(new AdamW(parameters, { ...adamWDefaults, weightDecay }))
     const host = own(hostInputs(device, recompute, microBatchSize * sequenceLength, config.hiddenSize))
     const dropout = { rate: lora.dropout, seed }
+    const { preserved } = examples
+    const preserve =
+      preserved && preservation(model, preserved, { ...train.preserve!, microBatchSize, sequenceLength, seed })
     // In the arena of a step, which is empty between steps and never needs less.
     const evaluate = (held: Examples) => {
       rotation?.before(optimizer.step)
@@ -64,7 +75,7 @@ export function trainAdapter(
     const progress = runLoop(
       {
         stage: 'train',
-        trainer: { model, parameters, rotation, optimizer, arena, host, maxGradNorm, recompute, dropout },
+        trainer: { model, parameters, rotation, preserve, optimizer, arena, host, maxGradNorm, recompute, dropout },
         batches: (state) => batchStream(examples.train, streamOptions, state),
         schedule: { ...train, totalSteps: totalSteps(train, batchesPerEpoch) },
         folder,

@@ -164,7 +164,7 @@ describe('trainLoRAM', () => {
 
   test('rotating slices train an adapter of the original, which learns; stopped and resumed it is the same', async () => {
     const prune = { ...options().prune, rotate: { every: 2, core: 0.25 } }
-    const train = { ...long, maxSteps: 20 }
+    const train = { ...long, maxSteps: 20, preserve: { data: text, weight: 0.1, batchSize: 1 } }
     const whole = options({ prune, train })
     const { adapter } = await trainLoRAM(whole)
     const { modules, base } = readAdapter(adapter)
