@@ -85,9 +85,10 @@ export async function trainLoRAMRun(options: ResolvedOptions, context: Context<R
     const plan = memoryPlan(run, small)
     folder.remember('tables', { tables: plan.quantizeTables ? 'nf4' : 'none' })
     emit({ type: 'plan', plan })
+    const finishing = finishingPlan(run, source)
     const material = { ...examples, preserved: preserved?.examples }
     const { adapter, progress } = trainStage(run, small, material, plan, source)
-    const recovery = recoverStage(run, adapter, small, source, examples.eval)
+    const recovery = recoverStage(run, adapter, small, source, material, finishing)
     const { best, step: steps } = progress
     const evaluation = best && { ...best, perplexity: Math.exp(best.loss) }
     const seconds = (performance.now() - began) / 1000
@@ -188,7 +189,9 @@ function trainStage(
         for (const answer of sampleAnswers(model, tokenizer, examples.eval ?? examples.train, options.log.samples))
           context.emit({ type: 'sample', stage: 'train', step, ...answer })
       }
-      const trained = trainAdapter(model, examples, options, plan, folder.at('checkpoints'), context, sample, rotating)
+      const trained = trainAdapter(model, examples, options, plan, folder.at('checkpoints'), context, sample, {
+        rotating,
+      })
       context.emit({ type: 'stage', stage: 'train', status: 'finished' })
       return trained
     })
@@ -203,7 +206,8 @@ function recoverStage(
   adapter: Adapter,
   { checkpoint }: OpenCheckpoint,
   original: OpenCheckpoint,
-  held: Examples | undefined,
+  examples: Material,
+  finishing: MemoryPlan | undefined,
 ): ScaleTrial | undefined {
   const { options, context } = run
   const { pruning } = checkpoint
@@ -217,10 +221,39 @@ function recoverStage(
   const recovered = options.prune?.rotate
     ? { ...adapter, base: pruning.source.fingerprint, baseModel: pruning.source.name }
     : recoverAdapter(writePrunedAdapter(run, trained, pruning), pruning, fill)
-  const best = scale === 'auto' ? scaleOnHeldOut(run, recovered, original, held!) : undefined
-  writeAdapter(options.output, scaleAdapter(recovered, best?.scale ?? (scale as number)))
+  const best = scale === 'auto' ? scaleOnHeldOut(run, recovered, original, examples.eval!) : undefined
+  const scaled = scaleAdapter(recovered, best?.scale ?? (scale as number))
+  writeAdapter(options.output, finishing ? finish(run, scaled, original, examples, finishing) : scaled)
   context.emit({ type: 'stage', stage: 'recover', status: 'finished' })
   return best
+}
+
+/** Trains a recovered adapter on the original for some steps more. */
+function finish(
+  { options, device, folder, context }: Run,
+  recovered: Adapter,
+  original: OpenCheckpoint,
+  examples: Material,
+  plan: MemoryPlan,
+): Adapter {
+  return disposing((own) => {
+    const { model } = readModel(original, device, { quantize: options.quantize, quantizeTables: plan.quantizeTables })
+    own({ dispose: () => disposeModel(model) })
+    const { steps, learningRate } = options.recover.finish!
+    const train = { ...options.train, learningRate, epochs: steps, maxSteps: steps, warmupSteps: Math.ceil(steps / 10) }
+    const at = folder.at('finishCheckpoints')
+    const special = { finishing: recovered }
+    const { adapter } = trainAdapter(model, examples, { ...options, train }, plan, at, context, () => {}, special)
+    return { ...recovered, modules: adapter.modules }
+  })
+}
+
+/** Of training on the original, where there is such: what does not fit is refused before anything is trained. */
+function finishingPlan(run: Run, { config }: OpenCheckpoint): MemoryPlan | undefined {
+  const { recover, prune, ...options } = run.options
+  if (!recover.finish) return undefined
+  const budget = memoryBudget(options.memory, run.device.kind === 'cuda')
+  return planWithin(config, trainingShape({ ...options, recover }), options.train, budget, run.device)
 }
 
 function writePrunedAdapter({ folder }: Run, trained: Adapter, pruning: PruningPlan): Adapter {

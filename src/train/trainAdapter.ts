@@ -17,6 +17,7 @@ import type { Progress } from './checkpoint.ts'
 import type { RunEvent } from './events.ts'
 import { hostInputs } from './layerInputs.ts'
 import { runLoop } from './loop.ts'
+import type { ParameterSet } from './parameters.ts'
 import { preservation } from './preserve.ts'
 import { Rotation, type RotationOptions } from './rotation.ts'
 
@@ -31,11 +32,18 @@ export interface Material {
   preserved?: Examples | undefined
 }
 
+/** What may be special about a run. */
+interface Special {
+  /** The model is a slice that changes: of this original, at first by this plan. */
+  rotating?: ({ original: OpenCheckpoint; plan: PruningPlan } & RotationOptions) | undefined
+  /** A recovered adapter to go on from, on the original. */
+  finishing?: Adapter
+}
+
 /**
  * Trains a new adapter on `model` and gives it back with the widths that the model has, or, where the model is a slice that
  * changes, with those of the original.
  * @param sample is called with the model's adapter in place, at the start of a new run and at the end
- * @param rotating the original, and the plan of the first slice
  */
 export function trainAdapter(
   model: Model,
@@ -45,7 +53,7 @@ export function trainAdapter(
   folder: string,
   context: Context<RunEvent>,
   sample: (step: number) => void,
-  rotating?: { original: OpenCheckpoint; plan: PruningPlan } & RotationOptions,
+  { rotating, finishing }: Special = {},
 ): { adapter: Adapter; progress: Progress } {
   const { data, lora, train, seed, resume } = options
   const { microBatchSize, weightDecay, maxGradNorm } = train
@@ -60,6 +68,7 @@ export function trainAdapter(
     const setting = rotating && { ...rotating, seed, arena }
     const rotation = setting && own(new Rotation(model, setting.original, setting.plan, lora, setting))
     const parameters = rotation?.parameters ?? own(addAdapter(model, lora, seed))
+    if (finishing) writeAdapterTo(parameters, finishing)
     const optimizer = own(new AdamW(parameters, { ...adamWDefaults, weightDecay }))
     const host = own(hostInputs(device, recompute, microBatchSize * sequenceLength, config.hiddenSize))
     const dropout = { rate: lora.dropout, seed }
@@ -74,7 +83,7 @@ export function trainAdapter(
     if (!existsSync(folder)) sample(0)
     const progress = runLoop(
       {
-        stage: 'train',
+        stage: finishing ? 'recover' : 'train',
         trainer: { model, parameters, rotation, preserve, optimizer, arena, host, maxGradNorm, recompute, dropout },
         batches: (state) => batchStream(examples.train, streamOptions, state),
         schedule: { ...train, totalSteps: totalSteps(train, batchesPerEpoch) },
@@ -91,4 +100,11 @@ export function trainAdapter(
     sample(progress.step)
     return { adapter: adapterFrom(parameters, lora, options.model), progress }
   })
+}
+
+function writeAdapterTo(parameters: ParameterSet, { modules }: Adapter): void {
+  for (const [name, { a, b }] of modules) {
+    parameters.get(`${name}.lora_A`).value.write(a.data)
+    parameters.get(`${name}.lora_B`).value.write(b.data)
+  }
 }
