@@ -139,7 +139,7 @@ async function pruneStage(run: Run, source: OpenCheckpoint): Promise<OpenCheckpo
     await pruneModel(
       source,
       () => run.tokenizer,
-      { ...prune, ...(ratio !== undefined && { ratio }), seed, trainingData: data.train },
+      { ...prune, ...(ratio !== undefined && { ratio }), seed, trainingData: data.train, cache: data.cache },
       run.device,
       dir,
       run.context.signal,
