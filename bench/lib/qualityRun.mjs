@@ -42,27 +42,33 @@ function timed(judge) {
 
 const secondsSince = (began) => (performance.now() - began) / 1000
 
-/** A recipe as trainLoRAM takes it; `maxSteps` shortens it for a trial. */
-function optionsOf(
-  { prune, align, train, data, ...rest },
-  { model, data: { text, ...files }, device, seed, maxSteps },
+/**
+ * A recipe as trainLoRAM takes it: with running text where it wants some and names none.
+ * @param {any} recipe
+ */
+export function optionsOf(
+  { prune, align, train = shared.train, data, ...rest },
+  { model, data: { text, ...files }, ...setting },
 ) {
-  const most = maxSteps && { maxSteps }
+  const { maxSteps } = setting
+  const withText = (options) => ({ data: text, ...options })
+  const { calibration } = prune ?? {}
+  const { preserve } = train
   return {
     ...shared,
     ...rest,
     model,
-    device: device.kind,
-    seed,
-    data: { train: files.train, sequenceLength: 512, ...data },
-    // Nothing is saved or evaluated on the way: rows are short.
-    train: { ...shared.train, saveSteps: 10 ** 6, evalSteps: 10 ** 6, ...train, ...most },
-    ...(prune && {
-      prune: { ...prune, ...(prune.calibration && { calibration: { data: text, ...prune.calibration } }) },
-    }),
-    ...(align && { align: { data: text, ...align, steps: Math.min(align.steps, maxSteps ?? align.steps) } }),
+    device: setting.device.kind,
+    seed: setting.seed,
+    data: { train: files.train, ...data },
+    train: { ...train, ...unwatched, ...(preserve && { preserve: withText(preserve) }), ...(maxSteps && { maxSteps }) },
+    ...(prune && { prune: { ...prune, ...(calibration && { calibration: withText(calibration) }) } }),
+    ...(align && { align: { ...withText(align), ...(maxSteps && { steps: maxSteps }) } }),
   }
 }
+
+/** Rows are short: nothing is saved or evaluated on the way. */
+const unwatched = { saveSteps: 10 ** 6, evalSteps: 10 ** 6 }
 
 /** Listens to a run: seconds of its stages, and loss and speed of training once it is under way. */
 function watch() {
