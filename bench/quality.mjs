@@ -14,8 +14,9 @@ import { appendResult, readResults } from './lib/results.mjs'
 
 const here = (name) => fileURLToPath(new URL(name, import.meta.url))
 const firstSeed = 42
-/** A line with the same of these need not be measured again. */
+/** What two lines have in common of which one need not be measured. */
 const sameWork = ['row', 'seed', 'testRows', 'maxSteps', 'gpu', 'commit']
+const isSameWork = (one, other) => sameWork.every((key) => one[key] === other[key])
 
 await new Command('bench:quality')
   .description('Measures what recovered adapters are worth on a real model.')
@@ -45,10 +46,10 @@ async function measureRows(names, options, command) {
   if (unknown.length > 0) command.error(`no row ${unknown.join(', ')}; there are ${Object.keys(recipes).join(', ')}`)
   const device = openDevice(options.device)
   const measured = existsSync(output) && !options.again ? readResults(output) : []
-  const what = { testRows, maxSteps, ...machine(device) }
+  const machineNow = machine(device)
   const rows = Array.from({ length: options.seeds }, (_, i) => firstSeed + i)
-    .flatMap((seed) => (names.length > 0 ? names : rowsOfTable).map((row) => ({ row, seed, ...what })))
-    .filter((row) => !measured.some((line) => sameWork.every((key) => line[key] === row[key])))
+    .flatMap((seed) => (names.length > 0 ? names : rowsOfTable).map((row) => ({ row, seed, testRows, maxSteps })))
+    .filter((row) => !measured.some((line) => isSameWork(line, { ...row, ...machineNow })))
 
   const data = prepareData(folder, work)
   const model = asFolder(options.model, work)
@@ -58,19 +59,11 @@ async function measureRows(names, options, command) {
       return performance.now() > 1000 * limitSeconds
     },
   }
+  const setting = { model, data, judge, device, maxSteps, work, signal }
   for (const row of rows) {
     try {
-      const result = await runRecipe(recipes[row.row], {
-        model,
-        data,
-        judge,
-        device,
-        seed: row.seed,
-        maxSteps,
-        work,
-        signal,
-      })
-      const line = { row: row.row, seed: row.seed, ...result, ...row, ...machine(device) }
+      const result = await runRecipe(recipes[row.row], { ...setting, seed: row.seed })
+      const line = { ...row, ...result, ...machine(device) }
       console.log(JSON.stringify(line))
       appendResult(output, line)
     } catch (error) {

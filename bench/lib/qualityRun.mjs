@@ -13,7 +13,7 @@ import { shared } from './recipes.mjs'
  * @throws {AbortError} the signal
  */
 export async function runRecipe({ options, factors = [] }, setting) {
-  if (!options) return { ...timed(() => setting.judge()) }
+  if (!options) return timed(() => setting.judge())
   const output = mkdtempSync(path.join(setting.work, 'run-'))
   try {
     const given = validate(trainLoRAMOptions, { ...optionsOf(options, setting), output })
@@ -50,8 +50,9 @@ export function optionsOf(
   { prune, align, train = shared.train, data, ...rest },
   { model, data: { text, ...files }, ...setting },
 ) {
-  const { maxSteps } = setting
+  const { maxSteps = Number.POSITIVE_INFINITY } = setting
   const withText = (options) => ({ data: text, ...options })
+  const steps = Math.min(train.maxSteps ?? maxSteps, maxSteps)
   const { calibration } = prune ?? {}
   const { preserve } = train
   return {
@@ -61,9 +62,14 @@ export function optionsOf(
     device: setting.device.kind,
     seed: setting.seed,
     data: { train: files.train, ...data },
-    train: { ...train, ...unwatched, ...(preserve && { preserve: withText(preserve) }), ...(maxSteps && { maxSteps }) },
+    train: {
+      ...train,
+      ...unwatched,
+      ...(preserve && { preserve: withText(preserve) }),
+      ...(Number.isFinite(steps) && { maxSteps: steps }),
+    },
     ...(prune && { prune: { ...prune, ...(calibration && { calibration: withText(calibration) }) } }),
-    ...(align && { align: { ...withText(align), ...(maxSteps && { steps: maxSteps }) } }),
+    ...(align && { align: { ...withText(align), steps: Math.min(align.steps, maxSteps) } }),
   }
 }
 

@@ -55,6 +55,7 @@ test('measures rows, each once, and makes a table of them', () => {
   const page = readFileSync(at('page.md'), 'utf8')
   expect(page).toMatch(/^before\n<!-- quality -->\nMeasured on .*\n\n(\| .* \|\n){5}<!-- end -->\nafter\n$/)
   expect(page).toContain(`| ${results[0].perplexity.gsm8k.toFixed(2)}`)
+  expect(page).not.toMatch(/undefined|NaN/)
 })
 
 test('ends without a row that there is no time for, or that there is not', () => {
