@@ -123,6 +123,10 @@ export const recipes = {
       options: rotating({ rotate: { every: 4 }, train: preserving(1) }),
       factors,
     },
+    'rotate-preserve-unscaled-finish': {
+      title: 'preserved by 1, kept channels as they are, 20 steps on the full model',
+      options: rotating({ rotate: { rescale: false }, train: preserving(1), recover: { finish } }),
+    },
     'taylor-finish': { title: 'Taylor, 20 steps on the full model', options: { prune: taylor, recover: { finish } } },
     'rotate-preserve-finish-40': {
       title: 'preserved by 1, 40 steps on the full model',

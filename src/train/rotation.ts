@@ -57,7 +57,7 @@ export class Rotation {
   private readonly pairs: ParameterSet
   private readonly cutParts: CutPart[]
   /** Where each module is cut now. */
-  private indices = new Map<string, Tensor>()
+  private readonly indices = new Map<string, Tensor>()
   /** Weights of the original in host memory, those that are multiplied already so. */
   private readonly resident = new Map<string, Tensor>()
   private turn = -1
@@ -113,15 +113,14 @@ export class Rotation {
   /** Cuts the slice of turn `turn` out of the original. */
   private take(turn: number): void {
     const { arena } = this.options
-    const first = this.turn < 0
     this.turn = turn
     for (const layer of this.plan.kept) {
       const kept = draw(layer, this.plan, this.options.seed, turn)
       for (const projection of projectionNames) {
         const module = moduleOf(layer.layer, projection)
         const { side, indices } = keptIndices(projection, kept, this.plan.source)
-        if (first) this.indices.set(module, tensorFrom(this.model.device, indices))
-        const index = this.indices.get(module)!.write(indices)
+        const index = this.indices.get(module)?.write(indices) ?? tensorFrom(this.model.device, indices)
+        this.indices.set(module, index)
         const mark = arena.mark()
         this.replace(this.model.layers[layer.layer]![projection], module, side, index)
         arena.release(mark)
@@ -172,11 +171,9 @@ export class Rotation {
     fillUniform(whole, -bound, bound, { seed: this.options.seed, stream: pair.index })
     const [a, b] = [names.a, names.b].map((name) => (this.cutSide(name) ? this.pairs : this.parameters).get(name))
     const place = parseModule(module)
-    const scale = pair.scale * (place && this.options.rescale ? this.factor(place) : 1)
-    linears(this.model).get(module)!.lora = {
-      ...pair,
-      ...{ a: a!.operand, b: b!.operand, grads: { a: a!.grad, b: b!.grad }, scale },
-    }
+    const scale = pair.scale * (place ? this.factor(place) : 1)
+    const grads = { a: a!.grad, b: b!.grad }
+    linears(this.model).get(module)!.lora = { ...pair, a: a!.operand, b: b!.operand, grads, scale }
   }
 
   private layer(index: number): KeptLayer | undefined {
