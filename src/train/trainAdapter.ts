@@ -107,4 +107,5 @@ function writeAdapterTo(parameters: ParameterSet, { modules }: Adapter): void {
     parameters.get(`${name}.lora_A`).value.write(a.data)
     parameters.get(`${name}.lora_B`).value.write(b.data)
   }
+  parameters.round()
 }

@@ -33,6 +33,7 @@ function rotate(device: Device, over: Partial<RotationOptions> = {}) {
   const next = generator(3)
   for (const [name, { value }] of rotation.parameters.byName)
     if (name.endsWith('_B')) value.write(Float32Array.from({ length: value.elements }, () => 0.1 * next()))
+  rotation.parameters.round()
   return { model, rotation, trainer: trainerOf(model, rotation.parameters, { rotation, arena }) }
 }
 
