@@ -1,7 +1,7 @@
 import { AdapterError } from '../errors.ts'
 import { type Checkpoint, fingerprint } from '../formats/huggingFace.ts'
 import type { Linear, LoraPair } from '../model/linear.ts'
-import { linears, type Model } from '../model/model.ts'
+import { linears, type Model, type Projection, projectionNames } from '../model/model.ts'
 import { converted } from '../model/weights.ts'
 import { fillUniform } from '../native/random.ts'
 import { tensorFrom } from '../tensor/tensor.ts'
@@ -85,6 +85,16 @@ export type Pairs = ReadonlyMap<Linear, LoraPair>
 /** The pairs that `model` computes with. */
 export const pairsIn = (model: Model): Pairs =>
   new Map(Array.from(linears(model).values()).flatMap((linear) => (linear.lora ? [[linear, linear.lora]] : [])))
+
+/** The model that `model` is without pairs: its weights, of which it sees every change of values. */
+export function withoutPairs(model: Model): Model {
+  const bare = ({ weight, bias }: Linear): Linear => ({ weight, bias })
+  const layers = model.layers.map((layer) => ({
+    ...layer,
+    ...(Object.fromEntries(projectionNames.map((name) => [name, bare(layer[name])])) as Record<Projection, Linear>),
+  }))
+  return { ...model, layers, head: { ...model.head, linear: bare(model.head.linear) } }
+}
 
 /** Lets `model` compute with `pairs`, and no others. */
 export function usePairs(model: Model, pairs: Pairs): void {

@@ -1,14 +1,14 @@
-import { addAdapter, type LoraOptions } from '../lora/attach.ts'
+import { addAdapter, type LoraOptions, withoutPairs } from '../lora/attach.ts'
 import { expectedTensors, type LlamaConfig } from '../model/config.ts'
 import { tensorsOf, type Weight } from '../model/linear.ts'
-import { linears, type Model, norms } from '../model/model.ts'
+import { linears, type Model, norms, projectionNames } from '../model/model.ts'
 import type { Holding } from '../model/weights.ts'
-import { nf4ScratchBytes } from '../native/nf4.ts'
+import { nf4ScratchBytes, nf4Sizes } from '../native/nf4.ts'
+import type { Arena } from '../tensor/arena.ts'
 import { elements } from '../tensor/dtype.ts'
 import type { Device } from '../tensor/tensor.ts'
 import { AdamW, adamWDefaults } from '../train/adamW.ts'
 import { hostInputs } from '../train/layerInputs.ts'
-import type { ParameterSet } from '../train/parameters.ts'
 import type { RecomputePlan } from '../train/recompute.ts'
 import { trainStep } from '../train/step.ts'
 import { arenaBytes, fullMicroBatch, metaModel } from './measure.ts'
@@ -18,6 +18,8 @@ export interface TrainingShape extends Holding {
   lora: LoraOptions
   /** The adapter has the original's dimensions, besides the pairs of the slice that trains. */
   rotates?: boolean
+  /** Steps also compare the model with itself without the adapter. */
+  preserves?: boolean
   microBatchSize: number
   sequenceLength: number
 }
@@ -95,14 +97,16 @@ export function trainingPlanner(
   const dropout = { rate: shape.lora.dropout, seed: 0 }
   const tokens = shape.microBatchSize * shape.sequenceLength
   const batch = { microBatches: [fullMicroBatch(tokens)], targetCount: 1, epoch: 0, examples: [] }
+  const teacher = { model: withoutPairs(model), weight: 1, temperature: 1 }
+  const preserve = shape.preserves ? { teacher, weight: 1, batchAt: () => batch } : undefined
   const original = countParameters(unprunedConfig(config))
   const trained = countParameters(config)
   const reduction = original / (shape.quantize === 'nf4' || config.nf4?.size ? trained / 4 : trained)
+  const whole = shape.rotates ? metaModel(unprunedConfig(config), { quantize: 'none' }, device) : undefined
   const adapterBytes = () => {
-    const moments = ({ values }: ParameterSet) => 2 * values.bytes
-    if (!shape.rotates) return parameters.bytes + moments(parameters)
-    const whole = addAdapter(metaModel(unprunedConfig(config), shape, device), shape.lora, 0)
-    return parameters.bytes + whole.values.bytes + whole.grads.bytes + moments(whole)
+    const adapter = whole ? addAdapter(whole, shape.lora, 0) : parameters
+    const moments = 2 * adapter.values.bytes
+    return adapter.bytes + moments + (whole ? parameters.bytes : 0)
   }
   const constant = {
     ...modelBytes(model),
@@ -114,7 +118,8 @@ export function trainingPlanner(
   return (recompute) => {
     const host = hostInputs(model.device, recompute, tokens, config.hiddenSize)
     const activations = arenaBytes(device, (arena) => {
-      trainStep({ model, parameters, optimizer, arena, host, maxGradNorm: 1, recompute, dropout }, batch, 0)
+      if (whole) cutLargest(whole, arena)
+      trainStep({ model, parameters, preserve, optimizer, arena, host, maxGradNorm: 1, recompute, dropout }, batch, 0)
     })
     return {
       parameters: { original, trained, adapter: parameters.count },
@@ -123,6 +128,17 @@ export function trainingPlanner(
       quantizeTables: shape.quantizeTables ?? false,
       reduction,
     }
+  }
+}
+
+/** What cutting a slice takes at most: a weight of the original as stored, what is kept of it, and absmax of that in f32. */
+function cutLargest({ config, layers }: Model, arena: Arena): void {
+  for (const projection of projectionNames) {
+    const { shape } = layers[0]![projection].weight
+    const mark = arena.mark()
+    for (const dtype of [config.dtype, config.dtype]) arena.empty(shape, dtype)
+    arena.empty([nf4Sizes(shape).blocks], 'f32')
+    arena.release(mark)
   }
 }
 

@@ -78,10 +78,6 @@ function heldAs(stored: Tensor, toNf4: boolean): Weight {
   }
 }
 
-/** A matrix in host memory, as stored, as `device` holds it. */
-export const held = (matrix: Tensor, device: Device, quantize: Quantization): Weight =>
-  heldAs(device.empty(matrix.shape, matrix.dtype).write(matrix.read()), quantize === 'nf4')
-
 /**
  * One tensor of a checkpoint in the dtype that it is stored in, or was before it was quantised.
  * @throws {ModelError} `E_NONFINITE`: it holds NaN or infinity.

@@ -2,10 +2,11 @@ import type { Tensor } from '../tensor/tensor.ts'
 import { call } from './call.ts'
 import { match } from './shapes.ts'
 
-/** Rows `indices` [n] i32 of `x` [rows, columns] of any dtype, in that order: [n, columns]. */
-export function gatherRows(x: Tensor, indices: Tensor): Tensor {
+/** Rows `indices` [n] i32 of `x` [rows, columns] of any dtype, in that order: [n, columns], in `into` where it is given. */
+export function gatherRows(x: Tensor, indices: Tensor, into?: Tensor): Tensor {
   const { n, columns } = match('gatherRows', { x: [x, 'rows columns', x.dtype], indices: [indices, 'n', 'i32'] })
-  const y = x.device.empty([n, columns], x.dtype)
+  if (into) match('gatherRows', { into: [into, `${n} ${columns}`, x.dtype] })
+  const y = into ?? x.device.empty([n, columns], x.dtype)
   call('gatherRows', x, indices, y)
   return y
 }
@@ -20,10 +21,11 @@ export function scatterRows(x: Tensor, indices: Tensor, y: Tensor): void {
   call('scatterRows', x, indices, y)
 }
 
-/** Columns `indices` [n] i32 of `x` [rows, columns] of any dtype, in that order: [rows, n]. */
-export function gatherColumns(x: Tensor, indices: Tensor): Tensor {
+/** Columns `indices` [n] i32 of `x` [rows, columns] of any dtype, in that order: [rows, n], in `into` where it is given. */
+export function gatherColumns(x: Tensor, indices: Tensor, into?: Tensor): Tensor {
   const { rows, n } = match('gatherColumns', { x: [x, 'rows columns', x.dtype], indices: [indices, 'n', 'i32'] })
-  const y = x.device.empty([rows, n], x.dtype)
+  if (into) match('gatherColumns', { into: [into, `${rows} ${n}`, x.dtype] })
+  const y = into ?? x.device.empty([rows, n], x.dtype)
   call('gatherColumns', x, indices, y)
   return y
 }

@@ -31,24 +31,41 @@ export interface Nf4Weight {
 /**
  * Quantises a matrix `w` [rows, columns], f32, bf16 or f16, to NF4: every value to the nearest of the block's 16 levels, ties
  * to the lower. Codes and absmax are those of bitsandbytes' CUDA kernels. `w` must be finite.
- * @param options `doubleQuantize` stores absmax in 8 bits, as QLoRA does. Default true.
  */
-export function quantizeNf4(w: Tensor, { doubleQuantize = true } = {}): Nf4Weight {
+export function quantizeNf4(w: Tensor, { doubleQuantize = true, into }: QuantizeOptions = {}): Nf4Weight {
   const { rows, columns } = match('nf4Quantize', { w: [w, 'rows columns', 'f32 bf16 f16'] })
-  const { device } = w
-  const { bytes, blocks, nestedBlocks } = nf4Sizes(w.shape)
-  const packed = device.empty([bytes], 'u8')
-  const absmax = device.empty([blocks], 'f32')
-  const shape = [rows, columns] as const
-  call('nf4Quantize', w, packed, absmax)
-  if (!doubleQuantize) return { shape, packed, absmax }
+  const weight = into ?? emptyNf4(w.device, [rows, columns], doubleQuantize)
+  match('nf4Quantize', { ...parts('nf4Quantize', weight), w: [w, weight.shape.join(' '), w.dtype] })
+  const { packed, absmax, nestedAbsmax, nestedOffset } = weight
+  if (!nestedAbsmax) {
+    call('nf4Quantize', w, packed, absmax)
+    return weight
+  }
+  const plain = w.device.empty(absmax.shape, 'f32')
+  call('nf4Quantize', w, packed, plain)
+  call('nf4QuantizeAbsmax', plain, absmax, nestedAbsmax, nestedOffset)
+  plain.dispose()
+  return weight
+}
 
-  const codes = device.empty([blocks], 'u8')
-  const nestedAbsmax = device.empty([nestedBlocks], 'f32')
-  const nestedOffset = device.empty([1], 'f32')
-  call('nf4QuantizeAbsmax', absmax, codes, nestedAbsmax, nestedOffset)
-  absmax.dispose()
-  return { shape, packed, absmax: codes, nestedAbsmax, nestedOffset }
+interface QuantizeOptions {
+  /** Stores absmax in 8 bits, as QLoRA does. Default true. */
+  doubleQuantize?: boolean
+  /** A weight of the same shape to overwrite, which says itself how absmax is stored. */
+  into?: Nf4Weight | undefined
+}
+
+function emptyNf4(device: Device, shape: readonly [number, number], doubleQuantize: boolean): Nf4Weight {
+  const { bytes, blocks, nestedBlocks } = nf4Sizes(shape)
+  const packed = device.empty([bytes], 'u8')
+  if (!doubleQuantize) return { shape, packed, absmax: device.empty([blocks], 'f32') }
+  return {
+    shape,
+    packed,
+    absmax: device.empty([blocks], 'u8'),
+    nestedAbsmax: device.empty([nestedBlocks], 'f32'),
+    nestedOffset: device.empty([1], 'f32'),
+  }
 }
 
 /** The matrix that `weight` stands for, [rows, columns]: `level[code] * absmax` in f32, rounded once to `dtype`. */

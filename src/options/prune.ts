@@ -11,6 +11,7 @@ import {
   needsText,
   pruneMethods,
 } from '../prune/methods.ts'
+import { holds } from '../train/teacher.ts'
 import { count, device, fraction, index, path, paths, seed } from './common.ts'
 
 export const pruneShape = {
@@ -93,6 +94,10 @@ export const pruneOptions = z
       .strictObject({
         every: count.default(10).describe('steps of training between two slices'),
         core: fraction.default(0).describe('part of the channels and heads that is in every slice, by importance'),
+        hold: z
+          .enum(holds)
+          .default('streamed')
+          .describe('resident keeps the pruned layers of the original in host memory'),
         rescale: z.boolean().default(false).describe('multiplies what is kept by one over its share'),
       })
       .optional()

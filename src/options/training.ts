@@ -57,6 +57,14 @@ export const scheduleOptions = z.strictObject({
   batchSize: schedule.batchSize.default(128),
   evalSteps: count.default(50).describe('steps between evaluations'),
   patience: count.optional().describe('evaluations without a better loss after which training stops'),
+  preserve: z
+    .strictObject({
+      data: paths.describe('running text: .txt, or JSONL or Parquet with "text"').meta({ examples: ['corpus.txt'] }),
+      weight: z.number().positive().default(1).describe('what a mean divergence of 1 nat adds to the loss'),
+      batchSize: count.default(8).describe('sequences of data.sequenceLength tokens in a step'),
+    })
+    .optional()
+    .describe('keeps what the model predicts of other text as it is without the adapter'),
   saveSteps: count.default(50).describe('steps between checkpoints'),
   keepCheckpoints: count.default(2).describe('older ones are removed'),
 })
@@ -76,7 +84,7 @@ interface AcrossSections {
   prune?: z.output<typeof pruneOptions> | undefined
   align?: object | undefined
   data: { eval?: unknown; evalSplit: number }
-  recover: { fill: Fill; scale: number | 'auto' }
+  recover: { fill: Fill; scale: number | 'auto'; finish?: object | undefined }
 }
 
 /** What options ask of each other across sections. */
@@ -89,6 +97,7 @@ function checkRun({ prune, align, data, recover }: AcrossSections, context: z.Re
     if (align) refuse(['align'], 'none with prune.rotate: each slice would want an alignment of its own')
     if (recover.fill !== 'zero') refuse(['recover', 'fill'], 'none with prune.rotate: nothing is left to fill')
   }
+  if (recover.finish && !prune) refuse(['recover', 'finish'], 'prune with it: it is the original that is trained on')
   if (recover.scale !== 'auto') return
   if (!prune) refuse(['recover', 'scale'], 'a number: auto needs the large model, which only a run that prunes it has')
   if (!data.eval && data.evalSplit === 0) refuse(['recover', 'scale'], 'data.eval or data.evalSplit with auto')
@@ -114,6 +123,13 @@ export const trainLoRAMOptions = z
           .union([scale, z.literal('auto')])
           .default(1)
           .describe('factor on the recovered update; auto tries six with the large model on data.eval'),
+        finish: z
+          .strictObject({
+            steps: count.describe('optimizer steps').meta({ examples: [20] }),
+            learningRate: schedule.learningRate.default(1e-4),
+          })
+          .optional()
+          .describe('trains the recovered adapter on the original for a few steps more, which must fit the memory'),
       })
       .prefault({}),
     output: path.describe('folder for the adapter and everything on the way to it').meta({ examples: ['./adapter'] }),

@@ -23,6 +23,8 @@ import { structuredImportance } from './structured.ts'
 type PruneOptions = NonNullable<ResolvedOptions['prune']> & {
   seed: number
   trainingData?: string | string[] | undefined
+  /** Keeps the encoded calibration text. Default false. */
+  cache?: boolean
 }
 
 /**
@@ -148,13 +150,13 @@ const windowsFor = (method: PruneMethod) =>
 
 /** Windows of text, chosen by the seed, that importance is measured on; every token is a target. */
 async function calibrationText(tokenizer: () => Tokenizer, options: PruneOptions): Promise<Example[]> {
-  const { method, criterion = defaultCriterion(method), calibration = {}, trainingData, seed } = options
+  const { method, criterion = defaultCriterion(method), calibration = {}, trainingData, seed, cache = false } = options
   if (!needsText(criterion)) return []
   const { samples, sequenceLength } = windowsFor(method)
   const length = calibration.sequenceLength ?? sequenceLength
   const dataset = calibration.data
-    ? await corpusExamples(calibration.data, tokenizer(), length)
-    : await loadExamples(required(trainingData), tokenizer(), { sequenceLength: length, trainOn: 'all' })
+    ? await corpusExamples(calibration.data, tokenizer(), length, { cache })
+    : await loadExamples(required(trainingData), tokenizer(), { sequenceLength: length, trainOn: 'all' }, { cache })
   const { examples } = dataset
   const order = permutation(examples.length, seed).subarray(0, calibration.samples ?? samples)
   const chosen = Array.from(order, (i) => examples.at(i))

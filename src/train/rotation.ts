@@ -1,38 +1,50 @@
 import { permutation } from '../data/random.ts'
 import type { KeptLayer, PruningPlan } from '../formats/pruningJson.ts'
 import { addAdapter, type LoraOptions } from '../lora/attach.ts'
-import { tensorsOf } from '../model/linear.ts'
-import { linears, type Model, type Projection, parseModule } from '../model/model.ts'
+import type { Linear, LoraPair } from '../model/linear.ts'
+import { linears, type Model, moduleOf, type Projection, parseModule, projectionNames } from '../model/model.ts'
 import type { OpenCheckpoint } from '../model/open.ts'
-import { held, type Quantization, readTensor } from '../model/weights.ts'
+import { readTensor } from '../model/weights.ts'
 import { cast, copyInto } from '../native/cast.ts'
 import { gatherColumns, gatherRows, scatterColumns, scatterRows } from '../native/gather.ts'
+import { quantizeNf4 } from '../native/nf4.ts'
 import { fillUniform } from '../native/random.ts'
 import { keptIndices, originalWidths } from '../prune/plan.ts'
-import { sliceWeight } from '../prune/slice.ts'
-import { cpu } from '../tensor/device.ts'
-import { type Tensor, tensorFrom } from '../tensor/tensor.ts'
-import { ParameterSet } from './parameters.ts'
+import type { Arena } from '../tensor/arena.ts'
+import { cpu, hostOf } from '../tensor/device.ts'
+import { awaitTransfers, transfer } from '../tensor/hostMemory.ts'
+import { Tensor, type TensorData, tensorFrom } from '../tensor/tensor.ts'
+import { type Parameter, ParameterSet } from './parameters.ts'
+import type { Hold } from './teacher.ts'
 
 export interface RotationOptions {
   /** Steps between two slices. */
   every: number
   /** Multiplies what is kept by one over its share, as inverted dropout does. */
   rescale: boolean
+  /** Where the original's weights wait: `resident` in host memory, `streamed` in its files. */
+  hold: Hold
 }
 
-/** What of a module's pair is cut: its side, the original's width there, and the indices that are kept now. */
-interface Slice {
-  side: 'out' | 'in'
-  width: number
-  indices: Int32Array
+/** What training adds. */
+interface Setting {
+  seed: number
+  /** Of a step, which is empty before one. It has room for two weights of the original. */
+  arena: Arena
+}
+
+/** The side of a pair that is cut: gathered from the adapter, while the other one is the adapter's own. */
+interface CutPart {
+  readonly module: string
+  readonly side: 'out' | 'in'
+  readonly whole: Parameter
+  readonly part: Parameter
 }
 
 /**
  * Lets the small model be another slice of the original every few steps, while one adapter of the original's dimensions
  * trains: before a step the pairs of the present slice are gathered from it, afterwards their gradients scattered to its.
  * The core of the plan stays in every slice; what fills it up follows from seed and step, so that nothing needs saving.
- * Weights are read from the original's files anew, of which the system keeps in memory what it has room for.
  */
 export class Rotation {
   /** The adapter in the original's dimensions; what is not in the present slice has a gradient of 0. */
@@ -40,10 +52,14 @@ export class Rotation {
   private readonly model: Model
   private readonly original: OpenCheckpoint
   private readonly plan: PruningPlan
-  private readonly options: RotationOptions & { quantize: Quantization; seed: number }
-  /** The pairs that the small model computes with. */
+  private readonly options: RotationOptions & Setting
+  /** What the small model's pairs would be without rotation; of them the cut sides are used. */
   private readonly pairs: ParameterSet
-  private kept: readonly KeptLayer[] = []
+  private readonly cutParts: CutPart[]
+  /** Where each module is cut now. */
+  private readonly indices = new Map<string, Tensor>()
+  /** Weights of the original in host memory, those that are multiplied already so. */
+  private readonly resident = new Map<string, Tensor>()
   private turn = -1
 
   /** @param plan of the pruned model that `model` is; it says how much each layer keeps, and its core */
@@ -52,110 +68,133 @@ export class Rotation {
     original: OpenCheckpoint,
     plan: PruningPlan,
     lora: LoraOptions,
-    options: RotationOptions & { quantize: Quantization; seed: number },
+    options: RotationOptions & Setting,
   ) {
     this.model = model
     this.original = original
     this.plan = plan
     this.options = options
-    this.kept = plan.kept
     this.pairs = addAdapter(model, lora, options.seed)
     const shapes = Array.from(this.pairs.byName, ([name, { value }]) => [name, this.fullShape(name, value)] as const)
-    this.parameters = new ParameterSet(model.device, new Map(shapes))
-    for (const [name, { value }] of this.parameters.byName) {
-      if (!name.endsWith('.lora_A')) continue
-      const bound = 1 / Math.sqrt(value.shape[1]!)
-      fillUniform(value, -bound, bound, { seed: options.seed, stream: this.linear(name).lora!.index })
-    }
-    if (options.rescale) this.rescalePairs()
+    this.parameters = new ParameterSet(model.device, new Map(shapes), { rounds: true })
+    this.cutParts = Array.from(this.pairs.byName).flatMap(([name, part]) => {
+      const side = this.cutSide(name)
+      return side ? [{ module: moduleOfPair(name), side, whole: this.parameters.get(name), part }] : []
+    })
+    for (const [module, linear] of linears(model)) if (linear.lora) this.joinPair(module, linear.lora)
+    this.parameters.round()
   }
 
   /** Makes the model the slice of step `step`, with the adapter as it is now. */
   before(step: number): void {
     const turn = Math.floor(step / this.options.every)
     if (turn !== this.turn) this.take(turn)
-    for (const [name, { value }] of this.pairs.byName) {
-      const full = this.parameters.get(name).value
-      const cut = this.cutOf(name)
-      if (!cut) copyInto(full, value)
-      else {
-        const index = tensorFrom(this.model.device, cut.indices)
-        const gathered = cut.side === 'out' ? gatherRows(full, index) : gatherColumns(full, index)
-        copyInto(gathered, value)
-        for (const tensor of [gathered, index]) tensor.dispose()
-      }
+    for (const { module, side, whole, part } of this.cutParts) {
+      const gather = side === 'out' ? gatherRows : gatherColumns
+      gather(whole.value, this.indices.get(module)!, part.value)
     }
     this.pairs.round()
     this.pairs.zeroGrads()
   }
 
-  /** Brings the gradients of a step to the whole adapter, whose own are zero. */
+  /** Brings the gradients of a step to the whole adapter. */
   after(): void {
-    for (const [name, { grad }] of this.pairs.byName) {
-      const full = this.parameters.get(name).grad
-      const cut = this.cutOf(name)
-      if (!cut) copyInto(grad, full)
-      else {
-        const index = tensorFrom(this.model.device, cut.indices)
-        if (cut.side === 'out') scatterRows(grad, index, full)
-        else scatterColumns(grad, index, full)
-        index.dispose()
-      }
+    for (const { module, side, whole, part } of this.cutParts) {
+      const scatter = side === 'out' ? scatterRows : scatterColumns
+      scatter(part.grad, this.indices.get(module)!, whole.grad)
     }
   }
 
   dispose(): void {
     for (const set of [this.parameters, this.pairs]) set.dispose()
+    for (const tensor of [...this.indices.values(), ...this.resident.values()]) tensor.dispose()
   }
 
   /** Cuts the slice of turn `turn` out of the original. */
   private take(turn: number): void {
+    const { arena } = this.options
     this.turn = turn
-    this.kept = this.plan.kept.map((layer) => draw(layer, this.plan, this.options.seed, turn))
-    const plan = { ...this.plan, kept: [...this.kept] }
-    for (const [name, linear] of linears(this.model)) {
-      const place = parseModule(name)
-      if (!place || !this.layer(place.layer)) continue
-      const weight = this.sliceOf(`${name}.weight`, plan)
-      const scaled = multiplied(weight, this.factor(place))
-      for (const tensor of tensorsOf(linear.weight)) tensor.dispose()
-      linear.weight = held(scaled, this.model.device, this.options.quantize)
-      for (const tensor of new Set([weight, scaled])) tensor.dispose()
-      if (linear.bias) linear.bias.values.write(cast(this.sliceOf(`${name}.bias`, plan), 'f32').read())
+    for (const layer of this.plan.kept) {
+      const kept = draw(layer, this.plan, this.options.seed, turn)
+      for (const projection of projectionNames) {
+        const module = moduleOf(layer.layer, projection)
+        const { side, indices } = keptIndices(projection, kept, this.plan.source)
+        const index = this.indices.get(module)?.write(indices) ?? tensorFrom(this.model.device, indices)
+        this.indices.set(module, index)
+        const mark = arena.mark()
+        this.replace(this.model.layers[layer.layer]![projection], module, side, index)
+        arena.release(mark)
+      }
     }
   }
 
-  private sliceOf(name: string, plan: PruningPlan): Tensor {
-    const whole = readTensor(this.original.checkpoint, name, cpu)
-    const sliced = sliceWeight(name, whole, plan)
-    if (sliced !== whole) whole.dispose()
-    return sliced
+  private replace(linear: Linear, module: string, side: 'out' | 'in', index: Tensor): void {
+    const whole = this.wholeWeight(`${module}.weight`)
+    const sliced = side === 'out' ? gatherRows(whole, index) : gatherColumns(whole, index)
+    if (linear.weight instanceof Tensor) copyInto(sliced, linear.weight)
+    else quantizeNf4(sliced, { into: linear.weight })
+    if (!linear.bias || side === 'in') return
+    const bias = readTensor(this.original.checkpoint, `${module}.bias`, cpu, false)
+    const values = gatherRows(bias.slice(0, [bias.elements, 1]), tensorFrom(cpu, index.read() as Int32Array))
+    linear.bias.values.write(cast(values, 'f32').read())
+  }
+
+  /** A weight of the original in the arena, times what its inputs want to be multiplied by. */
+  private wholeWeight(name: string): Tensor {
+    const { arena, hold } = this.options
+    const { shape, dtype } = this.original.checkpoint.tensors.get(name)!
+    const whole = arena.empty(shape, dtype)
+    if (hold === 'streamed') return whole.write(this.read(name))
+    let resident = this.resident.get(name)
+    if (!resident) {
+      resident = hostOf(this.model.device).empty(shape, dtype).write(this.read(name))
+      this.resident.set(name, resident)
+    }
+    transfer(resident, whole)
+    awaitTransfers(arena)
+    return whole
+  }
+
+  private read(name: string): TensorData {
+    const stored = readTensor(this.original.checkpoint, name, cpu, false)
+    const scaled = multiplied(stored, this.factor(parseModule(name)!))
+    const data = scaled.read()
+    for (const tensor of new Set([stored, scaled])) tensor.dispose()
+    return data
+  }
+
+  /** Draws A as for a model that is not pruned, and lets the small one compute with the sides that are not cut. */
+  private joinPair(module: string, pair: LoraPair): void {
+    const names = { a: `${module}.lora_A`, b: `${module}.lora_B` }
+    const whole = this.parameters.get(names.a).value
+    const bound = 1 / Math.sqrt(whole.shape[1]!)
+    fillUniform(whole, -bound, bound, { seed: this.options.seed, stream: pair.index })
+    const [a, b] = [names.a, names.b].map((name) => (this.cutSide(name) ? this.pairs : this.parameters).get(name))
+    const place = parseModule(module)
+    const scale = pair.scale * (place ? this.factor(place) : 1)
+    const grads = { a: a!.grad, b: b!.grad }
+    linears(this.model).get(module)!.lora = { ...pair, a: a!.operand, b: b!.operand, grads, scale }
   }
 
   private layer(index: number): KeptLayer | undefined {
-    return this.kept.find(({ layer }) => layer === index)
+    return this.plan.kept.find(({ layer }) => layer === index)
   }
 
-  private linear(parameter: string) {
-    return linears(this.model).get(parameter.replace(/\.lora_[AB]$/, ''))!
-  }
-
-  /** What is cut of A or B; only the side that pruning cuts. */
-  private cutOf(parameter: string): Slice | undefined {
-    const [, module, part] = /^(.*)\.lora_([AB])$/.exec(parameter)!
-    const place = parseModule(module!)
+  /** What is cut of A or B: the side that pruning cuts, or nothing. */
+  private cutSide(parameter: string): 'out' | 'in' | undefined {
+    const place = parseModule(moduleOfPair(parameter))
     const kept = place && this.layer(place.layer)
     if (!kept) return undefined
-    const { side, indices } = keptIndices(place.projection, kept, this.plan.source)
-    const width = originalWidths(this.plan.source)[place.projection]
-    return side === (part === 'B' ? 'out' : 'in') ? { side, width, indices } : undefined
+    const { side } = keptIndices(place.projection, kept, this.plan.source)
+    return side === (parameter.endsWith('.lora_B') ? 'out' : 'in') ? side : undefined
   }
 
   private fullShape(name: string, { shape }: Tensor): number[] {
-    const cut = this.cutOf(name)
     const [rows, columns] = shape as [number, number]
-    if (!cut) return [rows, columns]
-    return cut.side === 'out' ? [cut.width, columns] : [rows, cut.width]
+    const side = this.cutSide(name)
+    if (!side) return [rows, columns]
+    const width = originalWidths(this.plan.source)[parseModule(moduleOfPair(name))!.projection]
+    return side === 'out' ? [width, columns] : [rows, width]
   }
 
   /** What the inputs of `down` and `o`, which are cut, are multiplied by. */
@@ -166,14 +205,9 @@ export class Rotation {
     if (projection === 'down') return intermediateSize / kept.channels.length
     return projection === 'o' ? numKeyValueHeads / kept.kvHeads.length : 1
   }
-
-  private rescalePairs(): void {
-    for (const [name, linear] of linears(this.model)) {
-      const place = parseModule(name)
-      if (place && linear.lora) linear.lora = { ...linear.lora, scale: linear.lora.scale * this.factor(place) }
-    }
-  }
 }
+
+const moduleOfPair = (parameter: string): string => parameter.replace(/\.lora_[AB]$/, '')
 
 /** As many structures as `layer` has: the core of the plan, and others at random. */
 function draw({ layer, channels, kvHeads }: KeptLayer, plan: PruningPlan, seed: number, turn: number): KeptLayer {

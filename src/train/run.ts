@@ -32,7 +32,7 @@ import type { RunEvent, Stage } from './events.ts'
 import { openRunFolder, type RunFolder } from './runFolder.ts'
 import { sampleAnswers } from './samples.ts'
 import { openSinks } from './sinks.ts'
-import { trainAdapter } from './trainAdapter.ts'
+import { type Material, trainAdapter } from './trainAdapter.ts'
 
 export interface TrainResult {
   /** The folder of the PEFT adapter for the original model. */
@@ -78,13 +78,17 @@ export async function trainLoRAMRun(options: ResolvedOptions, context: Context<R
     folder.remember('model', { loram: addon().version, fingerprint: fingerprint(source.checkpoint) })
     const examples = await loadData(run)
     const [train, held] = datasets.map(({ digest }) => digest)
-    folder.remember('data', { train, eval: held ?? null })
+    const preserved = await preservedText(run)
+    const preserve = preserved && { preserve: preserved.digest }
+    folder.remember('data', { train, eval: held ?? null, ...preserve })
     const small = await alignStage(run, await pruneStage(run, source))
     const plan = memoryPlan(run, small)
     folder.remember('tables', { tables: plan.quantizeTables ? 'nf4' : 'none' })
     emit({ type: 'plan', plan })
-    const { adapter, progress } = trainStage(run, small, examples, plan, source)
-    const recovery = recoverStage(run, adapter, small, source, examples.eval)
+    const finishing = finishingPlan(run, source)
+    const material = { ...examples, preserved: preserved?.examples }
+    const { adapter, progress } = trainStage(run, small, material, plan, source)
+    const recovery = recoverStage(run, adapter, small, source, material, finishing)
     const { best, step: steps } = progress
     const evaluation = best && { ...best, perplexity: Math.exp(best.loss) }
     const seconds = (performance.now() - began) / 1000
@@ -135,7 +139,7 @@ async function pruneStage(run: Run, source: OpenCheckpoint): Promise<OpenCheckpo
     await pruneModel(
       source,
       () => run.tokenizer,
-      { ...prune, ...(ratio !== undefined && { ratio }), seed, trainingData: data.train },
+      { ...prune, ...(ratio !== undefined && { ratio }), seed, trainingData: data.train, cache: data.cache },
       run.device,
       dir,
       run.context.signal,
@@ -167,7 +171,7 @@ async function alignStage(run: Run, pruned: OpenCheckpoint): Promise<OpenCheckpo
 function trainStage(
   { options, device, tokenizer, folder, context }: Run,
   small: OpenCheckpoint,
-  examples: { train: Examples; eval?: Examples },
+  examples: Material,
   plan: MemoryPlan,
   original: OpenCheckpoint,
 ): ReturnType<typeof trainAdapter> {
@@ -185,7 +189,9 @@ function trainStage(
         for (const answer of sampleAnswers(model, tokenizer, examples.eval ?? examples.train, options.log.samples))
           context.emit({ type: 'sample', stage: 'train', step, ...answer })
       }
-      const trained = trainAdapter(model, examples, options, plan, folder.at('checkpoints'), context, sample, rotating)
+      const trained = trainAdapter(model, examples, options, plan, folder.at('checkpoints'), context, sample, {
+        rotating,
+      })
       context.emit({ type: 'stage', stage: 'train', status: 'finished' })
       return trained
     })
@@ -200,7 +206,8 @@ function recoverStage(
   adapter: Adapter,
   { checkpoint }: OpenCheckpoint,
   original: OpenCheckpoint,
-  held: Examples | undefined,
+  examples: Material,
+  finishing: MemoryPlan | undefined,
 ): ScaleTrial | undefined {
   const { options, context } = run
   const { pruning } = checkpoint
@@ -214,10 +221,39 @@ function recoverStage(
   const recovered = options.prune?.rotate
     ? { ...adapter, base: pruning.source.fingerprint, baseModel: pruning.source.name }
     : recoverAdapter(writePrunedAdapter(run, trained, pruning), pruning, fill)
-  const best = scale === 'auto' ? scaleOnHeldOut(run, recovered, original, held!) : undefined
-  writeAdapter(options.output, scaleAdapter(recovered, best?.scale ?? (scale as number)))
+  const best = scale === 'auto' ? scaleOnHeldOut(run, recovered, original, examples.eval!) : undefined
+  const scaled = scaleAdapter(recovered, best?.scale ?? (scale as number))
+  writeAdapter(options.output, finishing ? finish(run, scaled, original, examples, finishing) : scaled)
   context.emit({ type: 'stage', stage: 'recover', status: 'finished' })
   return best
+}
+
+/** Trains a recovered adapter on the original for some steps more. */
+function finish(
+  { options, device, folder, context }: Run,
+  recovered: Adapter,
+  original: OpenCheckpoint,
+  examples: Material,
+  plan: MemoryPlan,
+): Adapter {
+  return disposing((own) => {
+    const { model } = readModel(original, device, { quantize: options.quantize, quantizeTables: plan.quantizeTables })
+    own({ dispose: () => disposeModel(model) })
+    const { steps, learningRate } = options.recover.finish!
+    const train = { ...options.train, learningRate, epochs: steps, maxSteps: steps, warmupSteps: Math.ceil(steps / 10) }
+    const at = folder.at('finishCheckpoints')
+    const special = { finishing: recovered }
+    const { adapter } = trainAdapter(model, examples, { ...options, train }, plan, at, context, () => {}, special)
+    return { ...recovered, modules: adapter.modules }
+  })
+}
+
+/** Of training on the original, where there is such: what does not fit is refused before anything is trained. */
+function finishingPlan(run: Run, { config }: OpenCheckpoint): MemoryPlan | undefined {
+  const { recover, prune, ...options } = run.options
+  if (!recover.finish) return undefined
+  const budget = memoryBudget(options.memory, run.device.kind === 'cuda')
+  return planWithin(config, trainingShape({ ...options, recover }), options.train, budget, run.device)
 }
 
 function writePrunedAdapter({ folder }: Run, trained: Adapter, pruning: PruningPlan): Adapter {
@@ -260,6 +296,12 @@ async function loadData(run: Run): Promise<{ train: Examples; eval?: Examples }>
   return { train: trained.examples, eval: trained.held }
 }
 
+async function preservedText(run: Run): Promise<Dataset | undefined> {
+  const { train, data } = run.options
+  if (!train.preserve) return undefined
+  return keep(run, corpusExamples(train.preserve.data, run.tokenizer, data.sequenceLength, loadContext(run)))
+}
+
 function nothingHeld(examples: number, evalSplit: number): ConfigError {
   return new ConfigError('E_CONFIG', 'the split holds out nothing', {
     field: 'data.evalSplit',
@@ -278,6 +320,7 @@ const trainingShape = ({ quantize, quantizeTables, lora, train, data, prune }: R
   quantize,
   quantizeTables,
   rotates: prune?.rotate !== undefined,
+  preserves: train.preserve !== undefined,
   lora,
   microBatchSize: train.microBatchSize,
   sequenceLength: data.sequenceLength,

@@ -10,6 +10,7 @@ import { type Tensor, tensorFrom, zeros } from '../tensor/tensor.ts'
 import type { AdamW } from './adamW.ts'
 import { LayerInputs } from './layerInputs.ts'
 import type { Parameter, ParameterSet } from './parameters.ts'
+import type { Preservation } from './preserve.ts'
 import { type RecomputePlan, recomputeOf } from './recompute.ts'
 import type { Rotation } from './rotation.ts'
 
@@ -34,6 +35,7 @@ export interface Trainer {
   /** Of a model whose single weights were cut: those that train, whose zeros stay. */
   readonly sparse?: readonly Parameter[]
   readonly teacher?: Teacher | undefined
+  readonly preserve?: Preservation | undefined
   /** Where `parameters` are those of the original, and `model` is a slice of it that changes. */
   readonly rotation?: Rotation | undefined
   readonly recompute: RecomputePlan
@@ -41,7 +43,7 @@ export interface Trainer {
 }
 
 export interface StepResult {
-  /** Mean cross-entropy over the batch's targets. */
+  /** Mean cross-entropy over the batch's targets, and what `preserve` adds. */
   readonly loss: number
   /** Before clipping. */
   readonly gradNorm: number
@@ -49,7 +51,7 @@ export interface StepResult {
 
 /** One optimizer step. Micro-batches add up their gradients; every target of the batch weighs the same. */
 export function trainStep(trainer: Trainer, batch: Batch, learningRate: number): StepResult {
-  const { parameters, optimizer, arena, rotation } = trainer
+  const { parameters, optimizer, arena, rotation, preserve } = trainer
   rotation?.before(optimizer.step)
   const start = arena.mark()
   const loss = zeros(arena, [1], 'f32')
@@ -60,6 +62,7 @@ export function trainStep(trainer: Trainer, batch: Batch, learningRate: number):
       teacher: trainer.teacher,
     })
   }
+  if (preserve) addDivergence(trainer, preserve, loss)
   rotation?.after()
   for (const { value, grad } of trainer.sparse ?? []) keepZeros(value, grad)
   const gradNorm = clipGradNorm(parameters.grads, trainer.maxGradNorm, arena)
@@ -67,6 +70,16 @@ export function trainStep(trainer: Trainer, batch: Batch, learningRate: number):
   const result = { loss: loss.item(), gradNorm: gradNorm.item() }
   arena.release(start)
   return result
+}
+
+/** Adds the weighted mean divergence from what is to be preserved to `loss`, and its gradients to those of the step. */
+export function addDivergence(
+  trainer: Pick<Trainer, 'model' | 'arena' | 'host' | 'recompute' | 'optimizer'>,
+  { teacher, weight, batchAt }: Preservation,
+  loss: Tensor,
+): void {
+  const { microBatches, targetCount } = batchAt(trainer.optimizer.step)
+  for (const micro of microBatches) accumulate(trainer, micro, weight / targetCount, loss, { teacher })
 }
 
 /**

@@ -5,8 +5,9 @@ import type { ResolvedOptions } from '../options/index.ts'
 import type { Device } from '../tensor/tensor.ts'
 import type { Teacher } from './step.ts'
 
-/** Whether a teacher's layers all lie in memory, or are read one by one for every micro-batch. */
+/** Whether the layers of another model all lie in memory, or are read one by one each time that they are needed. */
 export const holds = ['resident', 'streamed'] as const
+export type Hold = (typeof holds)[number]
 
 type DistillOptions = NonNullable<NonNullable<ResolvedOptions['align']>['distill']>
 

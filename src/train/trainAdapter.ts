@@ -17,27 +17,43 @@ import type { Progress } from './checkpoint.ts'
 import type { RunEvent } from './events.ts'
 import { hostInputs } from './layerInputs.ts'
 import { runLoop } from './loop.ts'
+import type { ParameterSet } from './parameters.ts'
+import { preservation } from './preserve.ts'
 import { Rotation, type RotationOptions } from './rotation.ts'
 
 /** Steps that `epochs` over `examples` take, unless `maxSteps` is less. */
 export const totalSteps = ({ epochs, maxSteps }: ResolvedOptions['train'], batchesPerEpoch: number): number =>
   Math.min(Math.ceil(epochs * batchesPerEpoch), maxSteps ?? Number.POSITIVE_INFINITY)
 
+/** What a run learns from, what it is evaluated on, and the text of which its predictions are preserved. */
+export interface Material {
+  train: Examples
+  eval?: Examples
+  preserved?: Examples | undefined
+}
+
+/** What may be special about a run. */
+interface Special {
+  /** The model is a slice that changes: of this original, at first by this plan. */
+  rotating?: ({ original: OpenCheckpoint; plan: PruningPlan } & RotationOptions) | undefined
+  /** A recovered adapter to go on from, on the original. */
+  finishing?: Adapter
+}
+
 /**
  * Trains a new adapter on `model` and gives it back with the widths that the model has, or, where the model is a slice that
  * changes, with those of the original.
  * @param sample is called with the model's adapter in place, at the start of a new run and at the end
- * @param rotating the original, and the plan of the first slice
  */
 export function trainAdapter(
   model: Model,
-  examples: { train: Examples; eval?: Examples },
+  examples: Material,
   options: ResolvedOptions,
   plan: MemoryPlan,
   folder: string,
   context: Context<RunEvent>,
   sample: (step: number) => void,
-  rotating?: { original: OpenCheckpoint; plan: PruningPlan } & RotationOptions,
+  { rotating, finishing }: Special = {},
 ): { adapter: Adapter; progress: Progress } {
   const { data, lora, train, seed, resume } = options
   const { microBatchSize, weightDecay, maxGradNorm } = train
@@ -48,13 +64,17 @@ export function trainAdapter(
   const { batchesPerEpoch } = batchStream(examples.train, streamOptions)
   const held = examples.eval
   return disposing((own) => {
-    const settings = rotating && { ...rotating, quantize: options.quantize, seed }
-    const rotation = settings && own(new Rotation(model, settings.original, settings.plan, lora, settings))
-    const parameters = rotation?.parameters ?? own(addAdapter(model, lora, seed))
-    const optimizer = own(new AdamW(parameters, { ...adamWDefaults, weightDecay }))
     const arena = own(new Arena(device, bytes.activations))
+    const setting = rotating && { ...rotating, seed, arena }
+    const rotation = setting && own(new Rotation(model, setting.original, setting.plan, lora, setting))
+    const parameters = rotation?.parameters ?? own(addAdapter(model, lora, seed))
+    if (finishing) writeAdapterTo(parameters, finishing)
+    const optimizer = own(new AdamW(parameters, { ...adamWDefaults, weightDecay }))
     const host = own(hostInputs(device, recompute, microBatchSize * sequenceLength, config.hiddenSize))
     const dropout = { rate: lora.dropout, seed }
+    const { preserved } = examples
+    const preserve =
+      preserved && preservation(model, preserved, { ...train.preserve!, microBatchSize, sequenceLength, seed })
     // In the arena of a step, which is empty between steps and never needs less.
     const evaluate = (held: Examples) => {
       rotation?.before(optimizer.step)
@@ -63,8 +83,8 @@ export function trainAdapter(
     if (!existsSync(folder)) sample(0)
     const progress = runLoop(
       {
-        stage: 'train',
-        trainer: { model, parameters, rotation, optimizer, arena, host, maxGradNorm, recompute, dropout },
+        stage: finishing ? 'recover' : 'train',
+        trainer: { model, parameters, rotation, preserve, optimizer, arena, host, maxGradNorm, recompute, dropout },
         batches: (state) => batchStream(examples.train, streamOptions, state),
         schedule: { ...train, totalSteps: totalSteps(train, batchesPerEpoch) },
         folder,
@@ -80,4 +100,12 @@ export function trainAdapter(
     sample(progress.step)
     return { adapter: adapterFrom(parameters, lora, options.model), progress }
   })
+}
+
+function writeAdapterTo(parameters: ParameterSet, { modules }: Adapter): void {
+  for (const [name, { a, b }] of modules) {
+    parameters.get(`${name}.lora_A`).value.write(a.data)
+    parameters.get(`${name}.lora_B`).value.write(b.data)
+  }
+  parameters.round()
 }

@@ -162,9 +162,23 @@ describe('trainLoRAM', () => {
     expect(plain.metrics).not.toHaveProperty('recovery')
   })
 
+  test('recover.finish trains the recovered adapter on the original for some steps more', async () => {
+    const plain = await trainLoRAM(options())
+    const run = trainLoRAM(options({ recover: { finish: { steps: 4, learningRate: 1e-2 } } }))
+    const finishing = (await collect(run)).filter((event) => event.type === 'step' && event.stage === 'recover')
+    expect(finishing).toHaveLength(4)
+    const { adapter } = await run
+    const [before, after] = [plain.adapter, adapter].map((folder) => readAdapter(folder))
+    expect(after).toMatchObject({ base: before!.base, rank: before!.rank })
+    const [start] = finishing as Extract<RunEvent, { type: 'step' }>[]
+    const lossBefore = await answerLoss({ adapter: plain.adapter })
+    expect(await answerLoss({ adapter })).toBeLessThan(lossBefore)
+    expect(start!.loss).toBeCloseTo(lossBefore, 0)
+  })
+
   test('rotating slices train an adapter of the original, which learns; stopped and resumed it is the same', async () => {
     const prune = { ...options().prune, rotate: { every: 2, core: 0.25 } }
-    const train = { ...long, maxSteps: 20 }
+    const train = { ...long, maxSteps: 20, preserve: { data: text, weight: 0.1, batchSize: 1 } }
     const whole = options({ prune, train })
     const { adapter } = await trainLoRAM(whole)
     const { modules, base } = readAdapter(adapter)
@@ -280,6 +294,7 @@ describe('errors come with their class, code and remedy through the thread', () 
     ],
     ['a factor where nothing is recovered', { prune: undefined, recover: { scale: 0.5 } }, /nothing to recover/],
     ['rotation with alignment', { prune: { rotate: {} }, align: { data: text, steps: 1 } }, /none with prune.rotate/],
+    ['finishing without an original', { prune: undefined, recover: { finish: { steps: 1 } } }, /prune with it/],
     ['rotation of single weights', { prune: { method: 'unstructured', rotate: {} } }, /structured or random/],
     ['a core of a random choice', { prune: { method: 'random', rotate: { core: 0.2 } } }, /structured with a core/],
     ['rotation and filling', { prune: { rotate: {} }, recover: { fill: 'normal' } }, /nothing is left to fill/],

@@ -21,6 +21,7 @@ const notRun: readonly (readonly [RegExp, string])[] = [
   [/^npm run bench -- (?!.*(--device cpu|--list|--help))/, 'takes minutes, a GPU or Python'],
   [/^npm run bench:chart$/, 'test/bench draws one'],
   [/^npm run bench:serve /, 'takes minutes'],
+  [/^npm run bench:quality/, 'takes minutes, a model and data; test/bench runs it, shortened'],
 ]
 
 /** Pages that name models which a reader would have: their commands must be understood, and fail for lack of files alone. */

@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { describe, expect, test } from 'vitest'
 import { readJsonObject } from '../../src/formats/json.ts'
 import { evaluateLoss } from '../../src/infer/perplexity.ts'
-import { addAdapter, loraDefaults, targetModules } from '../../src/lora/attach.ts'
+import { addAdapter, loraDefaults, targetModules, withoutPairs } from '../../src/lora/attach.ts'
 import { planWithin } from '../../src/memory/budget.ts'
 import { formatBytes } from '../../src/memory/bytes.ts'
 import { arenaBytes, fullMicroBatch, metaModel } from '../../src/memory/measure.ts'
@@ -67,6 +67,7 @@ const cases: [string, string[], TrainingShape, Partial<RecomputePlan>][] = [
     { quantize: 'nf4', quantizeTables: true, lora, microBatchSize: 2, sequenceLength: 33 },
     { none: 2 },
   ]),
+  ['with predictions to preserve', ['loram', 'pruned'], { ...qlora, preserves: true }, { none: 4 }],
   ['alike for every layer', ['loram', 'pruned'], qlora, { cheap: 4 }],
   ['with all that can be offloaded', ['loram', 'pruned'], qlora, { full: 4, offloaded: 3 }],
 ]
@@ -82,7 +83,9 @@ onEveryDevice('the memory plan', (device) => {
     const step = (bytes: number, ...micros: (typeof micro)[]) => {
       const arena = new Arena(device, bytes)
       const dropout = { rate: shape.lora.dropout, seed: 0 }
-      trainStep(trainerOf(model, parameters, { arena, host, recompute, dropout }), batchOf(...micros), 0)
+      const teacher = { model: withoutPairs(model), weight: 1, temperature: 1 }
+      const preserve = shape.preserves ? { teacher, weight: 1, batchAt: () => batchOf(micro) } : undefined
+      trainStep(trainerOf(model, parameters, { arena, host, recompute, dropout, preserve }), batchOf(...micros), 0)
       return arena
     }
 

@@ -12,7 +12,7 @@ import { Rotation } from '../../src/train/rotation.ts'
 import { neverAborted } from '../../src/worker/protocol.ts'
 import { scratchFolder } from '../formats/scratch.ts'
 import { goldenPath } from '../golden.ts'
-import { expectGolden, forwardLogits, goldenBatch, loadDirectory } from '../model/support.ts'
+import { expectGolden, forwardLogits, goldenBatch, loadDirectory, testArena } from '../model/support.ts'
 import { fromBf16, readGolden, toArray, toBf16 } from '../ops/support.ts'
 
 describe.each(['mistral', 'qwen2', 'qwen3'])('%s, pruned', (name) => {
@@ -40,7 +40,7 @@ describe.each(['mistral', 'qwen2', 'qwen3'])('%s, pruned', (name) => {
     const batch = goldenBatch(readGolden('models', name, 'golden.safetensors'), 'right.')
     const want = forwardLogits(model, batch)
     const plan = openCheckpoint(dir).pruning!
-    const options = { every: 1, rescale: false, quantize: 'none', seed: 0 } as const
+    const options = { every: 1, rescale: false, hold: 'streamed', seed: 0, arena: testArena(cpu) } as const
     const rotation = new Rotation(model, openModelFolder(source), { ...plan, core: plan.kept }, loraDefaults, options)
     for (const { q } of model.layers) q.bias?.values.zero()
     rotation.before(3)

@@ -7,10 +7,11 @@ import { readTensor } from '../../src/model/weights.ts'
 import { keptIndices } from '../../src/prune/plan.ts'
 import { cpu } from '../../src/tensor/device.ts'
 import type { Device, Tensor } from '../../src/tensor/tensor.ts'
-import { Rotation } from '../../src/train/rotation.ts'
+import { Rotation, type RotationOptions } from '../../src/train/rotation.ts'
 import { trainStep } from '../../src/train/step.ts'
+import { holds } from '../../src/train/teacher.ts'
 import { goldenPath } from '../golden.ts'
-import { loadDirectory } from '../model/support.ts'
+import { loadDirectory, testArena } from '../model/support.ts'
 import { generator, onEveryDevice, toArray } from '../ops/support.ts'
 import { calibration, loramKept, loramPlan } from '../prune/loram.ts'
 import { batchOf, expectSlopes, trainerOf } from './support.ts'
@@ -23,15 +24,17 @@ const core: KeptLayer[] = loramKept.map(({ layer, channels }) => ({
   kvHeads: [],
 }))
 
-function rotate(device: Device, over: { every?: number; rescale?: boolean } = {}) {
+function rotate(device: Device, over: Partial<RotationOptions> = {}) {
   const model = loadDirectory(goldenPath('loram', 'pruned'), device)
   const lora = { ...loraDefaults, rank: 4, alpha: 8 }
-  const options = { every: 2, rescale: false, quantize: 'none', seed: 5, ...over } as const
+  const arena = testArena(device)
+  const options = { every: 2, rescale: false, hold: 'streamed', seed: 5, arena, ...over } as const
   const rotation = new Rotation(model, original, { ...loramPlan, core }, lora, options)
   const next = generator(3)
   for (const [name, { value }] of rotation.parameters.byName)
     if (name.endsWith('_B')) value.write(Float32Array.from({ length: value.elements }, () => 0.1 * next()))
-  return { model, rotation, trainer: trainerOf(model, rotation.parameters, { rotation }) }
+  rotation.parameters.round()
+  return { model, rotation, trainer: trainerOf(model, rotation.parameters, { rotation, arena }) }
 }
 
 /** The channels of layer 1 whose rows of up_proj the model has, found by their values. */
@@ -47,10 +50,10 @@ function channelsOf(model: ReturnType<typeof loadDirectory>): number[] {
 }
 
 onEveryDevice('a model that is another slice every few steps', (device) => {
-  test.runIf(device.activations === 'f32')(
-    'has the core in every slice, as much as the plan keeps, and others by seed and step',
-    () => {
-      const { model, rotation } = rotate(device)
+  test.runIf(device.activations === 'f32').each(holds)(
+    'has the core in every slice, as much as the plan keeps, and others by seed and step: %s',
+    (hold) => {
+      const { model, rotation } = rotate(device, { hold })
       const seen = [0, 1, 2, 3, 4].map((step) => {
         rotation.before(step)
         return channelsOf(model)
@@ -78,7 +81,7 @@ onEveryDevice('a model that is another slice every few steps', (device) => {
   )
 
   test('multiplies what is kept by one over its share, and nothing else', () => {
-    const [plain, scaled] = [rotate(device), rotate(device, { rescale: true })]
+    const [plain, scaled] = [rotate(device), rotate(device, { rescale: true, hold: 'resident' })]
     for (const { rotation } of [plain, scaled]) rotation.before(0)
     const [before, after] = [plain, scaled].map(({ model }) => linears(model))
     for (const projection of projectionNames) {

@@ -8,7 +8,7 @@ import { zeros } from '../../src/tensor/tensor.ts'
 import { AdamW, adamWDefaults } from '../../src/train/adamW.ts'
 import type { ParameterSet } from '../../src/train/parameters.ts'
 import { uniform } from '../../src/train/recompute.ts'
-import { accumulate, type Trainer } from '../../src/train/step.ts'
+import { accumulate, addDivergence, type Trainer } from '../../src/train/step.ts'
 import { testArena } from '../model/support.ts'
 import { expectWithin, generator, toArray, unitRoundoff } from '../ops/support.ts'
 
@@ -50,7 +50,7 @@ export function trainerOf(
 
 /** Mean loss of a batch; its gradients are added to those of whatever trains. */
 export function backward(
-  trainer: Pick<Trainer, 'model' | 'arena' | 'recompute' | 'teacher' | 'rotation'>,
+  trainer: Pick<Trainer, 'model' | 'arena' | 'optimizer' | 'recompute' | 'teacher' | 'preserve' | 'rotation'>,
   { microBatches, targetCount }: Batch,
   options?: Parameters<typeof accumulate>[4],
 ): number {
@@ -59,6 +59,7 @@ export function backward(
   for (const micro of microBatches) {
     accumulate(trainer, micro, 1 / targetCount, loss, { teacher: trainer.teacher, ...options })
   }
+  if (trainer.preserve) addDivergence(trainer, trainer.preserve, loss)
   trainer.rotation?.after()
   return loss.item()
 }
