@@ -25,7 +25,9 @@ const library = (name) => execFileSync('g++', [`-print-file-name=${name}`], { en
 if (/check$/.test(sanitizer)) {
   const tool = ['--tool', sanitizer, '--target-processes', 'all', '--error-exitcode', '9', '--print-limit', '20']
   const vitest = ['node_modules/vitest/vitest.mjs', 'run', '--project', 'gpu', '--testTimeout=600000', ...tests]
-  run('compute-sanitizer', [...tool, process.execPath, ...vitest])
+  run('compute-sanitizer', [...tool, process.execPath, ...vitest], {
+    env: { ...process.env, LORAM_SANITIZE: sanitizer },
+  })
   process.exit()
 }
 

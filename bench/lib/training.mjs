@@ -25,7 +25,7 @@ export const policies = recomputes
 /** Tokens per second and bytes of QLoRA steps. @param {Training} options */
 export function measureSteps(options) {
   const device = openDevice(options.device)
-  const { step, tokens, plan, peakBytes } = prepare(options, device)
+  const { step, tokens, plan, peakBytes } = prepareSteps(options, device)
   const losses = []
   const timing = time(() => losses.push(step()), device, { samples: options.samples })
   return {
@@ -47,7 +47,7 @@ export async function measureMemory(options) {
   const onGpu = device.kind === 'cuda'
   if (onGpu) gpu() // makes the context
   const contextBytes = onGpu && (await (await watchGpuMemory())())
-  const { step, plan, peakBytes } = prepare(options, device)
+  const { step, plan, peakBytes } = prepareSteps(options, device)
   const stop = onGpu && (await watchGpuMemory())
   for (let i = 0; i < 5; i++) step()
   return {
@@ -58,7 +58,8 @@ export async function measureMemory(options) {
   }
 }
 
-function prepare(options, device) {
+/** A training run's steps on `device`. @param {Training} options */
+export function prepareSteps(options, device) {
   const { microBatchSize, sequenceLength, rank, dropout: rate = 0, quantize = 'nf4' } = options
   const config = configOf(options)
   const lora = { ...loraDefaults, rank, alpha: 2 * rank, dropout: rate }

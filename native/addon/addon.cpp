@@ -10,31 +10,48 @@
 namespace loram {
 namespace {
 
-// Reads the arguments of a call in order, and where the call runs: where its tensors are, which the wrapper has checked to
-// be one place.
-struct Arguments {
-  const Napi::CallbackInfo& info;
+constexpr size_t lengthOf(const Tensor&) { return tensorFields; }
+template <class Scalar>
+constexpr size_t lengthOf(const Scalar&) {
+  return 1;
+}
+
+// Reads the fields of a call from the frame, in order, and where the call runs: where its tensors are, which the wrapper has
+// checked to be one place.
+struct Fields {
+  Napi::Env env;
+  const Memory& memory;
   size_t next = 0;
   Device device = Device::cpu;
 
   void read(Tensor& tensor) {
-    const Napi::Value value = info[next++];
-    if (value.IsNull()) return;
-    const TensorHandle& handle = tensorOf(value);
-    tensor = handle.tensor;
-    device = handle.storage->device;
+    const View view = memory.view(env, next);
+    next += tensorFields;
+    if (!view.storage) return;
+    tensor = view.tensor;
+    device = view.storage->device;
   }
-  void read(float& number) { number = info[next++].As<Napi::Number>().FloatValue(); }
-  void read(double& number) { number = info[next++].As<Napi::Number>().DoubleValue(); }
-  void read(int64_t& number) { number = info[next++].As<Napi::Number>().Int64Value(); }
-  void read(bool& flag) { flag = info[next++].As<Napi::Boolean>().Value(); }
+  void read(bool& flag) { flag = memory.frame[next++] != 0; }
+  template <class Number>
+  void read(Number& number) {
+    number = static_cast<Number>(memory.frame[next++]);
+  }
 };
 
+// The only argument is how many numbers the fields are.
 template <class Op>
 Device read(const Napi::CallbackInfo& info, Op& op) {
-  Arguments arguments{info};
-  std::apply([&](auto&... field) { (arguments.read(field), ...); }, op.fields());
-  return arguments.device;
+  Fields fields{info.Env(), Memory::of(info.Env())};
+  std::apply(
+      [&](auto&... field) {
+        const size_t length = (lengthOf(field) + ...);
+        if (length > frameLength || info[0].As<Napi::Number>().Int64Value() != static_cast<int64_t>(length)) {
+          throw Napi::TypeError::New(info.Env(), std::string(Op::name) + ": not its fields");
+        }
+        (fields.read(field), ...);
+      },
+      op.fields());
+  return fields.device;
 }
 
 template <class Op>

@@ -12,7 +12,7 @@ thread_local const char* running = "";
 std::mutex mutex;
 std::string stoppedBy;  // empty while the backend works
 
-// Scratch memory that stays with the process between ops instead of going back to the driver.
+// Of the large pieces of scratch memory, what stays with the process between ops instead of going back to the driver.
 constexpr uint64_t keptScratch = 64 << 20;
 
 __global__ void probe() {}

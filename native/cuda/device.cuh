@@ -3,19 +3,24 @@
 
 namespace loram {
 
-inline int deviceAttribute(cudaDeviceAttr attribute) {
-  int device, value;
-  check(cudaGetDevice(&device));
-  check(cudaDeviceGetAttribute(&value, attribute, device));
-  return value;
+template <cudaDeviceAttr attribute>
+int deviceAttribute() {
+  static const int known = [] {
+    int value;
+    check(cudaDeviceGetAttribute(&value, attribute, 0));
+    return value;
+  }();
+  return known;
 }
-inline int multiprocessors() { return deviceAttribute(cudaDevAttrMultiProcessorCount); }
+inline int multiprocessors() { return deviceAttribute<cudaDevAttrMultiProcessorCount>(); }
 
 // Queues a kernel that takes more than the 48 KB of shared memory that every kernel may have.
-template <class... Parameters, class... Arguments>
-void launchWithShared(void (*kernel)(Parameters...), dim3 blocks, dim3 threads, int sharedBytes, cudaStream_t stream,
-                      const Arguments&... arguments) {
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sharedBytes));
+template <auto kernel, int sharedBytes, class... Arguments>
+void launchWithShared(dim3 blocks, dim3 threads, cudaStream_t stream, const Arguments&... arguments) {
+  [[maybe_unused]] static const bool allowed = [] {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sharedBytes));
+    return true;
+  }();
   kernel<<<blocks, threads, sharedBytes, stream>>>(arguments...);
   check(cudaGetLastError());
 }

@@ -1,4 +1,6 @@
 // What the addon finds in loram_cuda.so: memory functions, and every op of ops.h by name.
+#include <mutex>
+
 #include "context.h"
 #include "storage.h"
 #include "transfer.h"
@@ -6,8 +8,12 @@
 namespace loram {
 namespace {
 
+std::mutex turn;
+
+// Ops called from several JavaScript threads take turns: their scratch memory is a stack.
 template <class Op>
 void run(const Op& op) {
+  const std::lock_guard lock(turn);
   enter(Op::name);
   cuda(op, stream());
   check(cudaGetLastError());

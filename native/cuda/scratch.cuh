@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "launch.cuh"
+#include "scratch.h"
 
 namespace loram {
 
@@ -12,17 +13,17 @@ namespace loram {
 template <class T>
 class Scratch {
  public:
-  Scratch(int64_t count, cudaStream_t stream) : stream_(stream) {
-    const size_t bytes = count * sizeof(T);
-    if (bytes > 0) checkAllocation(cudaMallocAsync(reinterpret_cast<void**>(&data_), bytes, stream), bytes);
+  Scratch(int64_t count, cudaStream_t stream) : bytes_(count * sizeof(T)), stream_(stream) {
+    if (bytes_ > 0) data_ = static_cast<T*>(takeScratch(bytes_, stream));
   }
   Scratch(const Scratch&) = delete;
   ~Scratch() {
-    if (data_) cudaFreeAsync(data_, stream_);
+    if (data_) giveScratchBack(data_, bytes_, stream_);
   }
   T* data() const { return data_; }
 
  private:
+  size_t bytes_;
   cudaStream_t stream_;
   T* data_ = nullptr;
 };

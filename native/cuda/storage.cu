@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "context.h"
+#include "scratch.h"
 
 namespace loram {
 namespace {
@@ -156,11 +157,8 @@ std::shared_ptr<Storage> allocatePinned(size_t bytes) {
 
 GpuMemory gpuMemory() {
   enter("memory");
-  GpuMemory memory{0, 0, allocated, peak, 0};
+  GpuMemory memory{0, 0, allocated, peak, scratchPeak()};
   check(cudaMemGetInfo(&memory.free, &memory.total));
-  cudaMemPool_t pool;
-  check(cudaDeviceGetDefaultMemPool(&pool, 0));
-  check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemHigh, &memory.scratchPeak));
   return memory;
 }
 

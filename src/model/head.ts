@@ -30,7 +30,7 @@ export interface Targets {
 
 /** Picks the positions that have a target: `targets[i]` is the token that position `i` predicts, negative for none. */
 export function targetsOf(targets: Int32Array): Targets {
-  const rows = Int32Array.from(targets.keys()).filter((row) => targets[row]! >= 0)
+  const rows = targets.map((_, row) => row).filter((row) => targets[row]! >= 0)
   return { rows, ids: rows.map((row) => targets[row]!) }
 }
 

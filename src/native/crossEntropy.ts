@@ -24,7 +24,7 @@ export function crossEntropy(
   match('crossEntropy', {
     logits: [logits, 'rows vocab', 'float'],
     targets: [targets, 'rows', 'i32'],
-    loss: [loss, '1', 'f32'],
+    loss: [loss, [1], 'f32'],
     ...(tokenLoss && { tokenLoss: [tokenLoss, 'rows', 'f32'] as const }),
   })
   call('crossEntropy', logits, targets, loss, tokenLoss, scale, backward)

@@ -29,7 +29,7 @@ export function distillation(
     logits: [logits, 'rows vocab', 'float'],
     teacher: [teacher, 'rows vocab', logits.dtype],
     targets: [targets, 'rows', 'i32'],
-    loss: [loss, '1', 'f32'],
+    loss: [loss, [1], 'f32'],
   })
   call('distillation', logits, teacher, targets, loss, scale, weight, temperature, backward)
 }

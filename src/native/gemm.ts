@@ -39,7 +39,7 @@ export function gemm(a: Tensor, b: Tensor, c: Tensor, options: GemmOptions = {})
 }
 
 /** What the parts of a low-rank product must be, for `match`; `right` names the dimensions of the right one. */
-export function lowRankParts(lowRank: LowRank | undefined, like: Tensor, right: string) {
+export function lowRankParts(lowRank: LowRank | undefined, like: Tensor, right: string | readonly (string | number)[]) {
   if (!lowRank) return {}
   return { left: [lowRank.left, 'M r', like.dtype], right: [lowRank.right, right, 'float'] } as const
 }

@@ -5,21 +5,24 @@ import { DeviceError, messageOf } from '../errors.ts'
 import { checkNode } from '../nodeVersion.ts'
 import { cacheFolder, version } from '../package.ts'
 
-/** The addon's exports: memory functions, and one function for every op of `native/ops/ops.h`. */
+/**
+ * The addon's exports: memory functions, and one function for every op of `native/ops/ops.h`. Ops take their fields, and
+ * upload, download, fill and transfer their tensors, from `frame`, where `pass` puts them.
+ */
 export interface Addon {
   version: string
   threads(): number
   openCuda(file: string): string
   gpu(): Gpu
   synchronize(): void
+  frame: Float64Array
   allocate(bytes: number, place: 'cpu' | 'cuda' | 'pinned'): StorageHandle
-  view(storage: StorageHandle, byteOffset: number, dtype: number, pitch: number, ...shape: number[]): TensorHandle
-  upload(tensor: TensorHandle, byteOffset: number, bytes: Uint8Array): void
-  download(tensor: TensorHandle, byteOffset: number, bytes: Uint8Array): void
-  fill(tensor: TensorHandle, byte: number): void
-  transfer(source: TensorHandle, target: TensorHandle): void
+  upload(byteOffset: number, bytes: Uint8Array): void
+  download(byteOffset: number, bytes: Uint8Array): void
+  fill(byte: number): void
+  transfer(): void
   awaitTransfers(): void
-  release(storage: StorageHandle): void
+  release(slot: number): void
   [op: string]: unknown
 }
 
@@ -40,8 +43,10 @@ export interface Gpu {
   scratchPeakBytes: number
 }
 
-export type StorageHandle = { readonly native: 'storage' }
-export type TensorHandle = { readonly native: 'tensor' }
+/** Keeps memory of a device, which the addon knows by its slot. */
+export interface StorageHandle {
+  readonly slot: number
+}
 
 /** One place where a library was looked for, and why it was not taken (`undefined`: it was). */
 export interface Attempt {

@@ -102,10 +102,10 @@ export function nf4Gemm(x: Tensor, weight: Nf4Weight, y: Tensor, options: Nf4Gem
   const { transposed = false, beta = 0, lowRank } = options
   const [rows, columns] = weight.shape
   match('nf4Gemm', {
-    x: [x, `M ${transposed ? rows : columns}`, 'float'],
-    y: [y, `M ${transposed ? columns : rows}`, x.dtype],
+    x: [x, ['M', transposed ? rows : columns], 'float'],
+    y: [y, ['M', transposed ? columns : rows], x.dtype],
     ...parts('nf4Gemm', weight),
-    ...lowRankParts(lowRank, x, transposed ? `r ${columns}` : `${rows} r`),
+    ...lowRankParts(lowRank, x, transposed ? ['r', columns] : [rows, 'r']),
   })
   const { packed, absmax, nestedAbsmax, nestedOffset } = weight
   call('nf4Gemm', x, packed, absmax, nestedAbsmax, nestedOffset, y, transposed, beta, lowRank?.left, lowRank?.right)
@@ -124,14 +124,14 @@ export function nf4ScratchBytes([rows, columns]: Nf4Weight['shape'], device: Dev
 function parts(op: string, { shape, packed, absmax, nestedAbsmax, nestedOffset }: Nf4Weight) {
   const { bytes, blocks, nestedBlocks } = nf4Sizes(shape)
   const plain = {
-    packed: [packed, `${bytes}`, 'u8'],
-    absmax: [absmax, `${blocks}`, nestedAbsmax ? 'u8' : 'f32'],
+    packed: [packed, [bytes], 'u8'],
+    absmax: [absmax, [blocks], nestedAbsmax ? 'u8' : 'f32'],
   } as const
   if (nestedAbsmax && nestedOffset) {
     return {
       ...plain,
-      nestedAbsmax: [nestedAbsmax, `${nestedBlocks}`, 'f32'],
-      nestedOffset: [nestedOffset, '1', 'f32'],
+      nestedAbsmax: [nestedAbsmax, [nestedBlocks], 'f32'],
+      nestedOffset: [nestedOffset, [1], 'f32'],
     } as const
   }
   if (!nestedAbsmax && !nestedOffset) return plain

@@ -33,7 +33,7 @@ export function rmsNormBackward(
     x: [x, 'rows width', 'float'],
     dy: [dy, 'rows width', x.dtype],
     weight: [weight, 'dim', 'f32'],
-    rstd: [rstd, String(vectorsIn('rmsNormBackward', x, weight)), 'f32'],
+    rstd: [rstd, [vectorsIn('rmsNormBackward', x, weight)], 'f32'],
     dx: [dx, 'rows width', x.dtype],
     ...(dweight && { dweight: [dweight, 'dim', 'f32'] as const }),
   })

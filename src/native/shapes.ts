@@ -1,14 +1,16 @@
 import { OpError } from '../errors.ts'
-import type { Tensor } from '../tensor/tensor.ts'
+import type { Device, Tensor } from '../tensor/tensor.ts'
 
 /**
- * A tensor, the names of its dimensions in order (`'rows dim'`), and the dtypes it may have (`'f32 bf16'`; `'float'` are
- * those that its device computes in: f32, and its dtype of activations).
+ * A tensor, the names of its dimensions in order (`'rows dim'`, or `['rows', 64]` where a size is known), and the dtypes it
+ * may have (`'f32 bf16'`; `'float'` are those that its device computes in: f32, and its dtype of activations).
  */
-type Rule = readonly [tensor: Tensor, dimensions: string, dtypes: string]
+type Rule = readonly [tensor: Tensor, dimensions: string | readonly Dimension[], dtypes: string]
+type Dimension = string | number
 
-type Words<S extends string> = S extends `${infer First} ${infer Rest}` ? First | Words<Rest> : S
-type Sizes<Rules extends Record<string, Rule>> = Record<Words<Rules[keyof Rules][1]>, number>
+type Words<S> = S extends `${infer First} ${infer Rest}` ? First | Words<Rest> : S
+type Names<Dimensions> = Dimensions extends readonly (infer One)[] ? Extract<One, string> : Words<Dimensions>
+type Sizes<Rules extends Record<string, Rule>> = Record<Names<Rules[keyof Rules][1]> & string, number>
 
 /**
  * Checks an op's tensors against each other and binds the names of their dimensions: a name means the same size wherever
@@ -17,23 +19,61 @@ type Sizes<Rules extends Record<string, Rule>> = Record<Words<Rules[keyof Rules]
  */
 export function match<const Rules extends Record<string, Rule>>(op: string, rules: Rules): Sizes<Rules> {
   const sizes: Record<string, number> = {}
-  const entries = Object.entries(rules) as [string, Rule][]
-  const { kind, activations } = entries[0]![1][0].device
-  for (const [name, [tensor, dimensions, allowed]] of entries) {
-    const dtypes = allowed === 'float' ? [...new Set(['f32', activations])] : allowed.split(' ')
-    const wanted = dimensions.split(' ')
-    wanted.forEach((dimension, i) => {
-      const size = /^\d/.test(dimension) ? Number(dimension) : tensor.shape[i]
-      sizes[dimension] ??= size ?? 0
-    })
-    const fits =
-      tensor.shape.length === wanted.length && wanted.every((dimension, i) => sizes[dimension] === tensor.shape[i])
-    if (fits && dtypes.includes(tensor.dtype) && tensor.device.kind === kind) continue
-    throw new OpError('E_OP', `${op}: ${name} does not fit`, {
-      tensor: name,
-      expected: `[${wanted.map((d) => `${d} = ${sizes[d]}`).join(', ')}] ${dtypes.join(' or ')} on ${kind}`,
-      found: `[${tensor.shape.join(', ')}] ${tensor.dtype} on ${tensor.device.kind}`,
-    })
+  let device: Device | undefined
+  for (const name in rules) {
+    const rule = rules[name]!
+    device ??= rule[0].device
+    if (!fits(rule, device, sizes)) throw misfit(op, name, rule, device, sizes)
   }
   return sizes as Sizes<Rules>
+}
+
+// A step calls this a thousand times: what follows takes no memory.
+
+function fits([tensor, dimensions, dtypes]: Rule, device: Device, sizes: Record<string, number>): boolean {
+  const { shape } = tensor
+  const wanted = dimensionsOf(dimensions)
+  if (wanted.length !== shape.length) return false
+  for (let i = 0; i < wanted.length; i++) {
+    const dimension = wanted[i]!
+    if (typeof dimension === 'string') sizes[dimension] ??= shape[i]!
+    if (shape[i] !== (typeof dimension === 'string' ? sizes[dimension] : dimension)) return false
+  }
+  return tensor.device.kind === device.kind && dtypesOf(dtypes, device).includes(tensor.dtype)
+}
+
+const floats = { f32: ['f32'], bf16: ['f32', 'bf16'] } as const
+
+const dtypesOf = (dtypes: string, { activations }: Device): readonly string[] =>
+  dtypes === 'float' ? floats[activations] : wordsOf(dtypes)
+
+const dimensionsOf = (dimensions: Rule[1]): readonly Dimension[] =>
+  typeof dimensions === 'string' ? wordsOf(dimensions) : dimensions
+
+const split = new Map<string, readonly string[]>()
+
+function wordsOf(text: string): readonly string[] {
+  const known = split.get(text)
+  if (known) return known
+  const words = text.split(' ')
+  split.set(text, words)
+  return words
+}
+
+function misfit(
+  op: string,
+  name: string,
+  [tensor, dimensions, dtypes]: Rule,
+  device: Device,
+  sizes: Record<string, number>,
+): OpError {
+  const { shape, dtype } = tensor
+  const wanted = dimensionsOf(dimensions).map((dimension, i) =>
+    typeof dimension === 'number' ? dimension : `${dimension} = ${sizes[dimension] ?? shape[i] ?? 0}`,
+  )
+  return new OpError('E_OP', `${op}: ${name} does not fit`, {
+    tensor: name,
+    expected: `[${wanted.join(', ')}] ${dtypesOf(dtypes, device).join(' or ')} on ${device.kind}`,
+    found: `[${shape.join(', ')}] ${dtype} on ${tensor.device.kind}`,
+  })
 }

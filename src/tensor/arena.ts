@@ -85,6 +85,6 @@ export class Arena implements Device {
 
   /** Gives the memory back; the arena cannot be used afterwards. */
   dispose(): void {
-    if (this.storage) addon().release(this.storage)
+    if (this.storage) addon().release(this.storage.slot)
   }
 }

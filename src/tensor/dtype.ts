@@ -8,5 +8,7 @@ export const dtypes: readonly DType[] = ['f32', 'bf16', 'f16', 'u8', 'i32', 'i64
 
 /** Number of elements of a shape; a scalar has the shape `[]` and one element. */
 export function elements(shape: readonly number[]): number {
-  return shape.reduce((product, size) => product * size, 1)
+  let count = 1
+  for (const size of shape) count *= size
+  return count
 }

@@ -1,3 +1,4 @@
+import { pass } from '../native/frame.ts'
 import { onDevice } from '../native/gpuErrors.ts'
 import { addon } from '../native/load.ts'
 import type { Device, Tensor } from './tensor.ts'
@@ -8,9 +9,9 @@ import type { Device, Tensor } from './tensor.ts'
  * {@link awaitTransfers}, `x` must not be overwritten, and `y` not be read.
  */
 export function transfer(x: Tensor, y: Tensor): void {
-  const { handle: source } = x
-  const { handle: target } = y
-  if (source && target) onDevice(() => addon().transfer(source, target))
+  if (x.device.kind === 'meta') return
+  pass(x, y)
+  onDevice(() => addon().transfer())
 }
 
 /** What is asked of `device` from now on comes after every transfer so far. The host does not wait. */

@@ -1,6 +1,7 @@
+import { pass } from '../native/frame.ts'
 import { onDevice } from '../native/gpuErrors.ts'
-import { addon, type StorageHandle, type TensorHandle } from '../native/load.ts'
-import { bytesPerElement, type DType, dtypes, elements } from './dtype.ts'
+import { type Addon, addon, type StorageHandle } from '../native/load.ts'
+import { bytesPerElement, type DType, elements } from './dtype.ts'
 
 export type DeviceKind = 'cpu' | 'cuda' | 'pinned' | 'meta'
 
@@ -57,8 +58,6 @@ export class Tensor {
   readonly memory: Memory
   /** Elements from one row of the last dimension to the next. */
   readonly pitch: number
-  /** What ops take; `undefined` on meta. */
-  readonly handle: TensorHandle | undefined
 
   constructor(
     device: Device,
@@ -72,9 +71,6 @@ export class Tensor {
     this.shape = shape
     this.memory = memory
     this.pitch = pitch
-    if (memory.storage) {
-      this.handle = addon().view(memory.storage, memory.byteOffset, dtypes.indexOf(dtype), this.pitch, ...shape)
-    }
   }
 
   get elements(): number {
@@ -106,16 +102,14 @@ export class Tensor {
 
   /** Copies host bytes into the tensor from byte `byteOffset` of its values on. */
   write(data: NodeJS.TypedArray, byteOffset = 0): this {
-    const { handle } = this
-    if (handle) onDevice(() => addon().upload(handle, byteOffset, bytesOf(data)))
+    this.onData((addon) => addon.upload(byteOffset, bytesOf(data)))
     return this
   }
 
   /** A copy of the tensor's values on the host. Waits for the device. */
   read(): TensorData {
-    const { handle } = this
     const data = new arrayTypes[this.dtype](this.elements)
-    if (handle) onDevice(() => addon().download(handle, 0, bytesOf(data)))
+    this.onData((addon) => addon.download(0, bytesOf(data)))
     return data
   }
 
@@ -125,9 +119,15 @@ export class Tensor {
   }
 
   zero(): this {
-    const { handle } = this
-    if (handle) onDevice(() => addon().fill(handle, 0))
+    this.onData((addon) => addon.fill(0))
     return this
+  }
+
+  /** Runs a call of the addon with this tensor; none on meta. */
+  private onData(run: (addon: Addon) => void): void {
+    if (!this.memory.storage) return
+    pass(this)
+    onDevice(() => run(addon()))
   }
 
   /**
@@ -136,7 +136,7 @@ export class Tensor {
    */
   dispose(): void {
     const { storage, owned } = this.memory
-    if (storage && owned) addon().release(storage)
+    if (storage && owned) addon().release(storage.slot)
   }
 
   /** A copy on the same device. */

@@ -1,24 +1,17 @@
-// Prints the SHA-256 of what the ops with sums that threads share give for one set of inputs. Talks to the addon itself,
-// so that it runs in a process of its own without a build step.
+// Prints the SHA-256 of what the ops with sums that threads share give for one set of inputs.
 import { createHash } from 'node:crypto'
-import { createRequire } from 'node:module'
+import { bytesOf, call, tensor } from './addon.mjs'
 
-const addon = createRequire(import.meta.url)('../../build/Release/loram.node')
-
-function tensor(...shape) {
+function matrix(...shape) {
   const count = shape.reduce((product, size) => product * size, 1)
-  const values = Float32Array.from({ length: count }, (_, i) => ((i * i + count) % 257) / 128 - 1)
-  const handle = addon.view(addon.allocate(count * 4, 'cpu'), 0, 0, shape.at(-1), ...shape)
-  addon.upload(handle, 0, new Uint8Array(values.buffer))
-  return { handle, count }
+  return tensor(
+    'f32',
+    shape,
+    Float32Array.from({ length: count }, (_, i) => ((i * i + count) % 257) / 128 - 1),
+  )
 }
 
 const hash = createHash('sha256')
-function add({ handle, count }) {
-  const bytes = new Uint8Array(count * 4)
-  addon.download(handle, 0, bytes)
-  hash.update(bytes)
-}
 
 for (const [M, N, K] of [
   [1, 576, 700],
@@ -33,22 +26,21 @@ for (const [M, N, K] of [
     [true, false],
     [true, true],
   ]) {
-    const a = transposeA ? tensor(K, M) : tensor(M, K)
-    const b = transposeB ? tensor(N, K) : tensor(K, N)
-    const c = tensor(M, N)
-    addon.gemm(a.handle, b.handle, c.handle, transposeA, transposeB, 0.5, 1, null, null, 0)
-    add(c)
+    const a = transposeA ? matrix(K, M) : matrix(M, K)
+    const b = transposeB ? matrix(N, K) : matrix(K, N)
+    const c = matrix(M, N)
+    call('gemm', a, b, c, transposeA, transposeB, 0.5, 1, null, null, 0)
+    hash.update(bytesOf(c))
   }
 }
 
 for (const dropout of [0, 0.25]) {
   const [T, K, N, r] = [300, 200, 130, 8]
-  const [x, a, b, u, y] = [tensor(T, K), tensor(r, K), tensor(N, r), tensor(T, r), tensor(T, N)]
-  addon.loraForward(x.handle, a.handle, b.handle, u.handle, y.handle, 2, dropout, 7, 9)
-  const [dx, da, db, d] = [tensor(T, K), tensor(r, K), tensor(N, r), tensor(T, r)]
-  const gradients = [dx, da, db, d].map(({ handle }) => handle)
-  addon.loraBackward(x.handle, a.handle, b.handle, u.handle, y.handle, ...gradients, 2, dropout, 7, 9)
-  for (const result of [u, y, dx, da, db]) add(result)
+  const [x, a, b, u, y] = [matrix(T, K), matrix(r, K), matrix(N, r), matrix(T, r), matrix(T, N)]
+  call('loraForward', x, a, b, u, y, 2, dropout, 7, 9)
+  const [dx, da, db, d] = [matrix(T, K), matrix(r, K), matrix(N, r), matrix(T, r)]
+  call('loraBackward', x, a, b, u, y, dx, da, db, d, 2, dropout, 7, 9)
+  for (const result of [u, y, dx, da, db]) hash.update(bytesOf(result))
 }
 
 process.stdout.write(hash.digest('hex'))

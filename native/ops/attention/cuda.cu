@@ -25,7 +25,7 @@ void queueForward(const Forward& op, int64_t tokens, unsigned kvHeads, cudaStrea
   forDim(op.shape.headDim, [&](auto dim) {
     constexpr int rows = 16 * mTiles * warps, bytes = tileBytes<dim, rows> + 4 * tileBytes<dim, keysPerTile>;
     const dim3 grid(mostTiles(tokens, op.shape, rows), kvHeads, op.splits);
-    launchWithShared(forward<dim, mTiles>, grid, threads, bytes, stream, op);
+    launchWithShared<forward<dim, mTiles>, bytes>(grid, threads, stream, op);
   });
 }
 
@@ -37,13 +37,13 @@ void queueForwardSm90(const Forward& op, int keys, cudaStream_t stream) {
   const HopperForward args{headMap(op.q, op.tokens, shape.queryHeads, dim, consumerRows),
                            headMap(op.k, keys, kvHeads, dim, Shared::keys),
                            headMap(op.v, keys, kvHeads, dim, Shared::keys), op};
-  launchWithShared(forwardSm90<dim>, dim3(shape.queryHeads, ceilDiv(op.tokens, blockRows) + shape.sequences),
-                   hopperThreads, Shared::bytes, stream, args);
+  launchWithShared<forwardSm90<dim>, Shared::bytes>(
+      dim3(shape.queryHeads, ceilDiv(op.tokens, blockRows) + shape.sequences), hopperThreads, stream, args);
 }
 
 // Hopper's kernels take one head a block, and want its tiles full.
 bool fitsSm90(const Shape& shape, int tokens) {
-  return deviceAttribute(cudaDevAttrComputeCapabilityMajor) == 9 && (shape.headDim == 64 || shape.headDim == 128) &&
+  return deviceAttribute<cudaDevAttrComputeCapabilityMajor>() == 9 && (shape.headDim == 64 || shape.headDim == 128) &&
          tokens >= blockRows * shape.sequences;
 }
 
@@ -61,11 +61,11 @@ void queueBackwardSm90(const Backward& op, cudaStream_t stream) {
       tensorMap(op.stats, DType::f32, 4 * op.tokens, heads, 4 * op.tokens, 1, 4 * 64, CU_TENSOR_MAP_SWIZZLE_NONE),
       op,
       parts};
-  launchWithShared(backwardRowsSm90<dim>, dim3(heads, tiles), hopperThreads, Shared::bytes, stream, args);
+  launchWithShared<backwardRowsSm90<dim>, Shared::bytes>(dim3(heads, tiles), hopperThreads, stream, args);
   const int64_t elements = parts > 1 ? int64_t{parts} * op.tokens * columns : 0;
   Scratch<float> dk(elements, stream), dv(elements, stream);
   if (parts > 1) args.op.dk = {dk.data(), DType::f32, columns}, args.op.dv = {dv.data(), DType::f32, columns};
-  launchWithShared(backwardKeysSm90<dim>, dim3(kvHeads, tiles, parts), hopperThreads, Shared::bytes, stream, args);
+  launchWithShared<backwardKeysSm90<dim>, Shared::bytes>(dim3(kvHeads, tiles, parts), hopperThreads, stream, args);
   if (parts == 1) return;
   const auto blocks = static_cast<unsigned>(ceilDiv(int64_t{op.tokens} * columns, int64_t{512}));
   launch(sumParts, blocks, 256, stream, dk.data(), parts, int64_t{op.tokens}, columns, op.dk);
@@ -133,10 +133,10 @@ void cuda(const AttentionBackward& op, cudaStream_t stream) {
     constexpr int bytes = 6 * tileBytes<dim, rowsPerTile> + 2 * sizeof(RowFacts);
     Shape perToken = shape;
     perToken.size = 1;
-    launchWithShared(backwardKeys<dim>, dim3(mostTiles(q->rows, perToken, keysPerTile), kvHeads), threads, bytes,
-                     stream, backward);
-    launchWithShared(backwardRows<dim>, dim3(mostTiles(q->rows, shape, rowsPerTile), kvHeads), threads, bytes, stream,
-                     backward);
+    launchWithShared<backwardKeys<dim>, bytes>(dim3(mostTiles(q->rows, perToken, keysPerTile), kvHeads), threads,
+                                               stream, backward);
+    launchWithShared<backwardRows<dim>, bytes>(dim3(mostTiles(q->rows, shape, rowsPerTile), kvHeads), threads, stream,
+                                               backward);
   });
 }
 

@@ -253,8 +253,9 @@ void gemmSm80With(const SourceA& a, const SourceB& b, const Output& c, int depth
   const int tilesOfPart = ceilDiv(tilesDeep, wanted), parts = ceilDiv(tilesDeep, tilesOfPart);
   const int64_t pitch = ceilDiv(c.columns, 8) * 8;
   Scratch<float> sums(parts == 1 ? 0 : parts * c.rows * pitch, stream);
-  launchWithShared(gemmSm80<Shape, orderA, SourceA, orderB, SourceB>, dim3(tiles, parts), Shape::threads,
-                   Shape::sharedBytes, stream, a, b, c, depth, tilesOfPart * Shape::depth, Parts{sums.data(), pitch});
+  launchWithShared<gemmSm80<Shape, orderA, SourceA, orderB, SourceB>, Shape::sharedBytes>(
+      dim3(tiles, parts), Shape::threads, stream, a, b, c, depth, tilesOfPart * Shape::depth,
+      Parts{sums.data(), pitch});
 }
 
 // c = drop(alpha * op(a) * op(b)) + beta * c, with [M, depth] and [N, depth] operands lying as their orders say.

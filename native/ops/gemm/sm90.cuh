@@ -224,14 +224,14 @@ void queueSm90(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, c
                       c.alpha,
                       c.beta == 1};
   const int tiles = ceilDiv(c.rows, Tile::M) * ceilDiv(c.columns, Tile::N);
-  launchWithShared(gemmSm90<Tile, orderA, orderB, T>, std::min(tiles, multiprocessors()), Tile::threads,
-                   Tile::sharedBytes, stream, op);
+  launchWithShared<gemmSm90<Tile, orderA, orderB, T>, Tile::sharedBytes>(std::min(tiles, multiprocessors()),
+                                                                         Tile::threads, stream, op);
 }
 
 // Whether the kernel applies, and has enough tiles to be worth its while.
 inline bool fitsSm90(const Output& c) {
   const int tiles = ceilDiv(c.rows, 128) * ceilDiv(c.columns, 128);
-  return deviceAttribute(cudaDevAttrComputeCapabilityMajor) == 9 && (c.beta == 0 || c.beta == 1) &&
+  return deviceAttribute<cudaDevAttrComputeCapabilityMajor>() == 9 && (c.beta == 0 || c.beta == 1) &&
          c.dropout.probability == 0 && c.pitch * bytesPerElement(c.dtype) % 16 == 0 && 3 * tiles >= multiprocessors();
 }
 

@@ -155,7 +155,7 @@ void queueOutputPass(const Bf16Matrix& dy, const Bf16Matrix& b, const Bf16Matrix
   Scratch<float> partsOfD(int64_t{stripes} * dy.rows * rank, stream),
       partsOfDb(int64_t{parts} * dy.columns * rank, stream);
   const OutputPass op{dy, u, b, tilesOfPart * Tile::rows, partsOfD.data(), partsOfDb.data()};
-  launchWithShared(outputPass<rank>, dim3(stripes, parts), Tile::threads, Tile::sharedBytes, stream, op);
+  launchWithShared<outputPass<rank>, Tile::sharedBytes>(dim3(stripes, parts), Tile::threads, stream, op);
   const int threads = (dy.rows + dy.columns) * (rank / 8) * 4;
   launch(sumOutputPass<rank>, ceilDiv(threads, 256), 256, stream, op, stripes, parts, d, db);
 }
