@@ -6,7 +6,7 @@ import { gemm } from '../../src/native/gemm.ts'
 import { dequantizeNf4, nf4Gemm, quantizeNf4 } from '../../src/native/nf4.ts'
 import type { Tensor } from '../../src/tensor/tensor.ts'
 import { productInDoubles } from './product.ts'
-import { expectWithin, floatsOf, grid, onEveryDevice, poisoned, random, toArray } from './support.ts'
+import { expectWithin, floatsOf, floatTensor, grid, onEveryDevice, poisoned, random, toArray } from './support.ts'
 
 // One row and eight rows are decoding, 129 is a batch; no size but 64 is a multiple of any tile.
 const sizes = { M: [1, 7, 8, 9, 129], N: [1, 61], K: [1, 64, 700] } as const
@@ -143,9 +143,8 @@ onEveryDevice('nf4Gemm', (device) => {
       const [x, y] = [random(device, [M, K], device.activations), poisoned(device, [M, N], device.activations)]
       const right = transposed ? [4, N] : [N, 4]
       const lowRank = {
-        left: random(device, [M, 4], device.activations, 3),
-        right: random(device, right, 'f32', 4),
-        scale: 8,
+        left: floatTensor(device, new Float32Array(4 * M).fill(8), [M, 4], device.activations),
+        right: random(device, right, device.activations, 4),
       }
       nf4Gemm(x, weight, y, { transposed, lowRank })
 
@@ -158,7 +157,6 @@ onEveryDevice('nf4Gemm', (device) => {
         [rows.length, columns.length, 4],
         { data: rowsOf(lowRank.left, rows) },
         of(lowRank.right),
-        { alpha: 8 },
       )
       const { want, bound } = productInDoubles([rows.length, columns.length, K], { data: rowsOf(x, rows) }, of(w), {
         beta: 1,
