@@ -18,9 +18,21 @@ const orientations = {
   tn: { transposeA: true, transposeB: false },
 }
 
-/** [outputs, inputs] of the projections: 8B; 70B; 70B pruned by 0.85, whose 4300 is no multiple of any tile; SmolLM2. */
+/**
+ * [outputs, inputs] of the projections: 8B; 70B; 70B pruned by 0.85, whose 4300 is no multiple of any tile and whose 2 heads of
+ * keys are few columns; SmolLM2.
+ */
 const weights8b = ['4096x4096', '1024x4096', '14336x4096', '4096x14336']
-const weights70b = ['8192x8192', '28672x8192', '8192x28672', '2048x8192', '8192x2048', '4300x8192', '8192x4300']
+const weights70b = [
+  '8192x8192',
+  '28672x8192',
+  '8192x28672',
+  '2048x8192',
+  '8192x2048',
+  '4300x8192',
+  '8192x4300',
+  '256x8192',
+]
 const weightsSmall = ['576x576', '192x576', '1536x576', '576x1536']
 
 /** Inputs rotate over so many bytes, so that no cache holds them from one call to the next. */
@@ -46,7 +58,7 @@ export function casesFor({ kind, activations }) {
   const shapes = onGpu
     ? [...products([2048, 4096], weights8b), ...products([2048], weights70b), ...products([1], ['28672x8192'])]
     : [...products([1024], weightsSmall), ...products([1], [...weightsSmall, '49152x576'])]
-  const dequantized = onGpu ? ['28672x8192', '14336x4096'] : ['1536x576']
+  const dequantized = onGpu ? ['28672x8192', '14336x4096', '8192x4300', '4096x4096', '256x8192'] : ['1536x576']
   return [
     ...shapes.map((shape) => ({ case: `gemm-${activations}`, ...shape })),
     ...shapes.filter(({ orientation }) => orientation !== 'tn').map((shape) => ({ case: 'gemm-nf4', ...shape })),

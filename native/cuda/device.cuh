@@ -14,13 +14,19 @@ int deviceAttribute() {
 }
 inline int multiprocessors() { return deviceAttribute<cudaDevAttrMultiProcessorCount>(); }
 
-// Queues a kernel that takes more than the 48 KB of shared memory that every kernel may have.
-template <auto kernel, int sharedBytes, class... Arguments>
-void launchWithShared(dim3 blocks, dim3 threads, cudaStream_t stream, const Arguments&... arguments) {
+// Lets a kernel take more than the 48 KB of shared memory that every kernel may have.
+template <auto kernel, int sharedBytes>
+void allowShared() {
   [[maybe_unused]] static const bool allowed = [] {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sharedBytes));
     return true;
   }();
+}
+
+// Queues a kernel with so much shared memory.
+template <auto kernel, int sharedBytes, class... Arguments>
+void launchWithShared(dim3 blocks, dim3 threads, cudaStream_t stream, const Arguments&... arguments) {
+  allowShared<kernel, sharedBytes>();
   kernel<<<blocks, threads, sharedBytes, stream>>>(arguments...);
   check(cudaGetLastError());
 }

@@ -29,6 +29,10 @@ __device__ inline void storeShared(uint32_t address, uint4 value) {
                : "memory");
 }
 
+__device__ inline void storeShared(uint32_t address, float2 value) {
+  asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(address), "f"(value.x), "f"(value.y) : "memory");
+}
+
 __device__ inline uint32_t packBf16(float low, float high) {
   uint32_t packed;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));

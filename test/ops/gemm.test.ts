@@ -6,11 +6,30 @@ import { gemm } from '../../src/native/gemm.ts'
 import { dequantizeNf4, nf4Gemm, quantizeNf4 } from '../../src/native/nf4.ts'
 import type { Tensor } from '../../src/tensor/tensor.ts'
 import { productInDoubles } from './product.ts'
-import { expectWithin, floatsOf, grid, onEveryDevice, poisoned, random, toArray } from './support.ts'
+import { expectWithin, floatsOf, floatTensor, grid, onEveryDevice, poisoned, random, toArray } from './support.ts'
 
 // One row and eight rows are decoding, 129 is a batch; no size but 64 is a multiple of any tile.
 const sizes = { M: [1, 7, 8, 9, 129], N: [1, 61], K: [1, 64, 700] } as const
 const turned = { transposeA: [false, true], transposeB: [false, true] } as const
+
+// What Hopper's kernels take, whole and with the depth in parts of 2, 4 and 8; of the results a sample is compared.
+const large = [
+  [700, 1000, 300],
+  [1300, 260, 1100],
+  [300, 1100, 2302],
+  [1000, 256, 4300],
+  [260, 520, 4301],
+] as const
+const sample = (count: number) => Array.from({ length: 12 }, (_, i) => Math.floor((i * (count - 1)) / 11))
+
+/** Elements of a matrix, row by row. */
+function part(matrix: Tensor, rows: number[], columns: number[]): Float64Array {
+  const values = toArray(matrix)
+  return Float64Array.from(rows.flatMap((row) => columns.map((column) => values[row * matrix.shape[1]! + column]!)))
+}
+const all = (count: number) => Array.from({ length: count }, (_, i) => i)
+const rowsOf = (matrix: Tensor, rows: number[]) => part(matrix, rows, all(matrix.shape[1]!))
+const columnsOf = (matrix: Tensor, columns: number[]) => part(matrix, all(matrix.shape[0]!), columns)
 
 onEveryDevice('gemm', (device) => {
   const dtypes = { left: floatsOf(device), dtype: ['f32', 'bf16'], result: floatsOf(device) } as const
@@ -33,6 +52,23 @@ onEveryDevice('gemm', (device) => {
       expectWithin(sum, scaled.want, scaled.bound(device, [leftType, dtype], result))
     }
   })
+
+  test.runIf(device.kind === 'cuda').each(grid({ ...turned, size: large }))(
+    '%o',
+    ({ transposeA, transposeB, size: [M, N, K] }) => {
+      const a = random(device, transposeA ? [K, M] : [M, K], device.activations)
+      const b = random(device, transposeB ? [N, K] : [K, N], device.activations, 2)
+      const c = random(device, [M, N], device.activations, 3)
+      const [rows, columns] = [sample(M), sample(N)]
+      const left = { data: transposeA ? columnsOf(a, rows) : rowsOf(a, rows), transposed: transposeA }
+      const right = { data: transposeB ? rowsOf(b, columns) : columnsOf(b, columns), transposed: transposeB }
+      const scaling = { alpha: 0.5, beta: 1, c: part(c, rows, columns) }
+      gemm(a, b, c, { transposeA, transposeB, alpha: 0.5, beta: 1 })
+      const { want, bound } = productInDoubles([rows.length, columns.length, K], left, right, scaling)
+      // Where the kernel adds to c itself, c is rounded twice.
+      expectWithin(part(c, rows, columns), want, bound(device, [a.dtype, b.dtype], c.dtype, 1))
+    },
+  )
 
   // Wider and higher than the blocks that are packed at a time.
   test.each([
@@ -98,6 +134,37 @@ onEveryDevice('nf4Gemm', (device) => {
       run(x, random(device, [rows, columns], 'bf16', 2), c.transposed, c.doubleQuantize)
     }
   })
+
+  test.runIf(device.kind === 'cuda').each(grid({ transposed: [false, true], size: large }))(
+    '%o',
+    ({ transposed, size: [M, N, K] }) => {
+      const weight = quantizeNf4(random(device, transposed ? [K, N] : [N, K], 'bf16', 2))
+      const w = dequantizeNf4(weight, 'f32')
+      const [x, y] = [random(device, [M, K], device.activations), poisoned(device, [M, N], device.activations)]
+      const right = transposed ? [4, N] : [N, 4]
+      const lowRank = {
+        left: floatTensor(device, new Float32Array(4 * M).fill(8), [M, 4], device.activations),
+        right: random(device, right, device.activations, 4),
+      }
+      nf4Gemm(x, weight, y, { transposed, lowRank })
+
+      const [rows, columns] = [sample(M), sample(N)]
+      const of = (tensor: Tensor) => ({
+        data: transposed ? columnsOf(tensor, columns) : rowsOf(tensor, columns),
+        transposed: !transposed,
+      })
+      const low = productInDoubles(
+        [rows.length, columns.length, 4],
+        { data: rowsOf(lowRank.left, rows) },
+        of(lowRank.right),
+      )
+      const { want, bound } = productInDoubles([rows.length, columns.length, K], { data: rowsOf(x, rows) }, of(w), {
+        beta: 1,
+        c: low.want,
+      })
+      expectWithin(part(y, rows, columns), want, bound(device, [x.dtype, 'f32'], y.dtype))
+    },
+  )
 
   test('refuses parts that do not fit by name', () => {
     const weight = quantizeNf4(random(device, [4, 64]))

@@ -19,7 +19,9 @@ void addLowRank(const LowRank& extra, Output c, cudaStream_t stream) {
 template <Order orderA, Order orderB>
 void multiplyAs(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, Output c, int depth,
                 cudaStream_t stream) {
-  if (fitsSm90(c)) {
+  const int parts = partsSm90(c, depth);
+  if (parts > 1) return splitSm90<orderA, orderB>(a, b, extra, c, depth, parts, stream);
+  if (parts == 1) {
     return c.dtype == DType::bf16 ? gemmSm90<orderA, orderB, __nv_bfloat16>(a, b, extra, c, depth, stream)
                                   : gemmSm90<orderA, orderB, float>(a, b, extra, c, depth, stream);
   }
@@ -58,13 +60,14 @@ void multiplyDequantized(const Bf16Matrix& x, Order order, const Nf4Matrix<align
 template <bool aligned>
 void multiplyNf4(const Bf16Matrix& x, Order order, const Nf4Matrix<aligned>& w, const LowRank& extra, Output y,
                  cudaStream_t stream) {
-  if (y.rows > 64 && fitsSm90(y)) return multiplyDequantized(x, order, w, extra, y, stream);
+  const int depth = order == Order::byPosition ? w.rows : w.columns;
+  if (y.rows > 64 && partsSm90(y, depth) > 0) return multiplyDequantized(x, order, w, extra, y, stream);
   if (order == Order::byPosition) {
-    gemmSm80<Order::byDepth, Order::byPosition>(x, w, y, w.rows, stream);
+    gemmSm80<Order::byDepth, Order::byPosition>(x, w, y, depth, stream);
     addLowRank<Order::byPosition>(extra, y, stream);
   } else {
     if (y.rows > gemvMaxTokens) {
-      gemmSm80<Order::byDepth, Order::byDepth>(x, w, y, w.columns, stream);
+      gemmSm80<Order::byDepth, Order::byDepth>(x, w, y, depth, stream);
     } else {
       w.columns % nf4Block == 0 ? queueGemvNf4(w.weights, x, y, stream) : queueGemv(w, x, y, stream);
     }

@@ -6,12 +6,15 @@
 //          two slabs of 8 KB a consumer for c: 225 KB of shared memory, one block a multiprocessor
 // Warps    1 warpgroup of which one thread feeds the copy engine, 2 consumer warpgroups of 64 rows each with N / 2
 //          accumulators a thread; persistent blocks, tiles in columns of 8 for the second-level cache
+// Depth    where tiles are too few for the GPU, a cluster of up to 8 blocks shares the depth of one and adds up, in
+//          order, through each other's shared memory: two runs give the same bits
 // Needs    pitches of a multiple of 16 bytes; tails are zeros on the way in and left out on the way out
 // Floor    2MNK / 750 TFLOP/s, what cuBLAS reaches on an H100 at its power limit
 // Measured 0.91 to 1.02 of cuBLAS, 2.9 to 3.3 at width 4300, H100, 2026-11-24; bench/notes/gemm.md
 #pragma once
 #include <algorithm>
 
+#include "../../cuda/cluster.cuh"
 #include "../../cuda/device.cuh"
 #include "../../cuda/tma.cuh"
 #include "../../cuda/wgmma.cuh"
@@ -19,8 +22,9 @@
 
 namespace loram {
 
-template <int columns>
+template <int columns, bool sharesDepth = false>
 struct HopperTile {
+  static constexpr bool split = sharesDepth;
   static constexpr int M = 128, N = columns, depth = panelColumns, stages = 4, consumers = 2,
                        threads = 128 * (1 + consumers);
   static constexpr int panelBytes = 64 * 128, bytesA = M * 128, bytesB = N * 128, stageBytes = bytesA + bytesB;
@@ -31,10 +35,21 @@ struct HopperTile {
 
 struct HopperGemm {
   CUtensorMap a, b, left, right, c;
-  int rows, columns, depth, rank;
-  float alpha;
-  bool add;
+  Output result;
+  int depth, rank, parts;
 };
+
+// What a block adds up.
+struct DepthPart {
+  int begin, end, rank;
+};
+
+template <class Tile>
+__device__ DepthPart depthPart(const HopperGemm& op) {
+  if constexpr (!Tile::split) return {0, op.depth, op.rank};
+  const int part = blockIdx.x % op.parts, depth = ceilDiv(op.depth, Tile::depth * op.parts) * Tile::depth;
+  return {part * depth, min(op.depth, (part + 1) * depth), part == op.parts - 1 ? op.rank : 0};
+}
 
 // A place in the ring of stages, and the parity of the phase in which its barriers are.
 template <int stages>
@@ -60,8 +75,9 @@ struct HopperShared {
 
 template <class Tile, class Body>
 __device__ void forHopperTiles(const HopperGemm& op, Body body) {
-  const int tilesM = ceilDiv(op.rows, Tile::M), tilesN = ceilDiv(op.columns, Tile::N);
-  for (int i = blockIdx.x; i < tilesM * tilesN; i += gridDim.x) {
+  const int tilesM = ceilDiv(op.result.rows, Tile::M), tilesN = ceilDiv(op.result.columns, Tile::N);
+  const int parts = Tile::split ? op.parts : 1;
+  for (int i = blockIdx.x / parts; i < tilesM * tilesN; i += gridDim.x / parts) {
     const TilePlace place = tilePlace(i, tilesM, tilesN);
     body(place.m * Tile::M, place.n * Tile::N);
   }
@@ -83,8 +99,9 @@ __device__ void tmaLoadTile(uint32_t tile, const CUtensorMap& map, int position,
 template <class Tile, Order orderA, Order orderB>
 __device__ void produce(const HopperGemm& op, const HopperShared<Tile>& shared) {
   RingPlace<Tile::stages> place;
-  const auto load = [&](const CUtensorMap& a, const CUtensorMap& b, int m, int n, int end) {
-    for (int depth = 0; depth < end; depth += Tile::depth, place.advance()) {
+  const DepthPart part = depthPart<Tile>(op);
+  const auto load = [&](const CUtensorMap& a, const CUtensorMap& b, int m, int n, int begin, int end) {
+    for (int depth = begin; depth < end; depth += Tile::depth, place.advance()) {
       barrierWait(shared.empty(place.stage), place.parity ^ 1);
       barrierArriveExpecting(shared.full(place.stage), Tile::stageBytes);
       tmaLoadTile<orderA, Tile::M>(shared.a(place.stage), a, m, depth, shared.full(place.stage));
@@ -92,8 +109,8 @@ __device__ void produce(const HopperGemm& op, const HopperShared<Tile>& shared) 
     }
   };
   forHopperTiles<Tile>(op, [&](int m, int n) {
-    load(op.a, op.b, m, n, op.depth);
-    load(op.left, op.right, m, n, op.rank);
+    load(op.a, op.b, m, n, part.begin, part.end);
+    load(op.left, op.right, m, n, 0, part.rank);
   });
 }
 
@@ -103,7 +120,8 @@ template <class Tile, Order orderA, Order orderB>
 __device__ void accumulate(float (&d)[Tile::N / 2], const HopperGemm& op, const HopperShared<Tile>& shared,
                            RingPlace<Tile::stages>& place, int consumer) {
   const bool announces = threadIdx.x % 32 == 0;
-  const int steps = ceilDiv(op.depth, Tile::depth) + ceilDiv(op.rank, Tile::depth);
+  const DepthPart part = depthPart<Tile>(op);
+  const int steps = ceilDiv(part.end - part.begin, Tile::depth) + ceilDiv(part.rank, Tile::depth);
   int previous = -1;
   for (int i = 0; i < steps; i++, place.advance()) {
     barrierWait(shared.full(place.stage), place.parity);
@@ -144,7 +162,7 @@ __device__ inline void fillSlab(uint32_t slab, const float* d, float alpha, floa
 #pragma unroll
     for (int half = 0; half < 2; half++, d += 2) {
       const uint32_t target = panelAddress(slab, row + 8 * half, 2 * i + lane % 4 / 2) + lane % 2 * 8;
-      asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(target), "f"(alpha * d[0]), "f"(alpha * d[1]) : "memory");
+      storeShared(target, float2{alpha * d[0], alpha * d[1]});
     }
   }
 }
@@ -161,15 +179,47 @@ __device__ void storeTile(const float (&d)[Tile::N / 2], const HopperGemm& op, c
     next ^= 1;
     if (sends) tmaWaitRead<Tile::slabsOfConsumer - 1>();
     asm volatile("bar.sync %0, 128;" ::"r"(consumer + 1) : "memory");
-    fillSlab(slab, d + i * columns / 2, op.alpha, T{});
+    fillSlab(slab, d + i * columns / 2, op.result.alpha, T{});
     asyncProxyFence();
     asm volatile("bar.sync %0, 128;" ::"r"(consumer + 1) : "memory");
     if (sends) {
-      op.add ? tmaAdd(op.c, n + i * columns, m + consumer * 64, slab)
-             : tmaStore(op.c, n + i * columns, m + consumer * 64, slab);
+      op.result.beta == 1 ? tmaAdd(op.c, n + i * columns, m + consumer * 64, slab)
+                          : tmaStore(op.c, n + i * columns, m + consumer * 64, slab);
       tmaCommit();
     }
   }
+}
+
+// Stores the sum of what a cluster's blocks have of a tile, each a share of its rows. The stages, which no block reads
+// any more, hold it for the others.
+template <class Tile>
+__device__ void storeSum(const float (&d)[Tile::N / 2], const HopperGemm& op, const HopperShared<Tile>& shared,
+                         int consumer, int m, int n) {
+  constexpr int rowBytes = 4 * (Tile::N + 8), chunks = Tile::N / 8, threads = 128 * Tile::consumers;
+  static_assert(Tile::M * rowBytes <= Tile::slabs);
+  const int thread = threadIdx.x % 128, lane = thread % 32;
+  const uint32_t target =
+      shared.base + (consumer * 64 + thread / 32 * 16 + lane / 4) * rowBytes + lane % 4 * 2 * sizeof(float);
+  asm volatile("bar.sync %0, %1;" ::"n"(Tile::consumers + 1), "n"(threads) : "memory");
+#pragma unroll
+  for (int i = 0; i < chunks; i++) {
+    storeShared(target + 32 * i, float2{d[4 * i], d[4 * i + 1]});
+    storeShared(target + 32 * i + 8 * rowBytes, float2{d[4 * i + 2], d[4 * i + 3]});
+  }
+  clusterSync();
+  const int first = blockIdx.x % op.parts * threads + consumer * 128 + thread;
+  for (int i = first; i < Tile::M * chunks; i += op.parts * threads) {
+    const int row = i / chunks, column = i % chunks * 8;
+    float sum[8] = {};
+    for (int part = 0; part < op.parts; part++) {
+      const uint32_t source = sharedOfBlock(shared.base + row * rowBytes + column * sizeof(float), part);
+      const float4 low = loadCluster(source), high = loadCluster(source + 16);
+      sum[0] += low.x, sum[1] += low.y, sum[2] += low.z, sum[3] += low.w;
+      sum[4] += high.x, sum[5] += high.y, sum[6] += high.z, sum[7] += high.w;
+    }
+    op.result.store(m + row, n + column, sum);
+  }
+  clusterSync();  // no block may go while others read what it has
 }
 
 template <class Tile, Order orderA, Order orderB, class T>
@@ -196,17 +246,20 @@ __global__ void __launch_bounds__(Tile::threads, 1) gemmSm90(const __grid_consta
     int slab = 0;
     forHopperTiles<Tile>(op, [&](int m, int n) {
       accumulate<Tile, orderA, orderB>(d, op, shared, place, warpgroup - 1);
-      storeTile<Tile, T>(d, op, shared, warpgroup - 1, slab, m, n);
+      if constexpr (Tile::split) {
+        storeSum(d, op, shared, warpgroup - 1, m, n);
+      } else {
+        storeTile<Tile, T>(d, op, shared, warpgroup - 1, slab, m, n);
+      }
     });
     if (threadIdx.x % 128 == 0) tmaWait<0>();
   }
 #endif
 }
 
-template <int N, Order orderA, Order orderB, class T>
-void queueSm90(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, const Output& c, int depth,
+template <class Tile, Order orderA, Order orderB, class T>
+void queueSm90(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, const Output& c, int depth, int parts,
                cudaStream_t stream) {
-  using Tile = HopperTile<N>;
   const auto map = [](const Bf16Matrix& matrix, int boxRows) {
     return panelMap(matrix.data, DType::bf16, matrix.pitch, matrix.rows, matrix.columns, boxRows);
   };
@@ -217,22 +270,42 @@ void queueSm90(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, c
                       map(extra.rank > 0 ? extra.left : a, rowsA),
                       map(extra.rank > 0 ? extra.right : b, rowsB),
                       panelMap(c.data, c.dtype, c.pitch, c.rows, c.columns, 64),
-                      c.rows,
-                      c.columns,
+                      c,
                       depth,
                       extra.rank,
-                      c.alpha,
-                      c.beta == 1};
+                      parts};
   const int tiles = ceilDiv(c.rows, Tile::M) * ceilDiv(c.columns, Tile::N);
-  launchWithShared<gemmSm90<Tile, orderA, orderB, T>, Tile::sharedBytes>(std::min(tiles, multiprocessors()),
-                                                                         Tile::threads, stream, op);
+  constexpr auto kernel = gemmSm90<Tile, orderA, orderB, T>;
+  if constexpr (Tile::split) {
+    launchClusters<kernel, Tile::sharedBytes>(parts, parts * tiles, Tile::threads, stream, op);
+  } else {
+    launchWithShared<kernel, Tile::sharedBytes>(std::min(tiles, multiprocessors()), Tile::threads, stream, op);
+  }
 }
 
-// Whether the kernel applies, and has enough tiles to be worth its while.
-inline bool fitsSm90(const Output& c) {
+// Into how many parts the kernel splits the depth; 0 where it does not apply, or has not enough tiles to be worth its
+// while. A part is deep enough to pay for the sum.
+inline int partsSm90(const Output& c, int depth) {
+  constexpr int mostBlocksOfCluster = 8, leastDepth = 8 * panelColumns;
+  if (deviceAttribute<cudaDevAttrComputeCapabilityMajor>() != 9 || (c.beta != 0 && c.beta != 1) ||
+      c.dropout.probability > 0 || c.pitch * bytesPerElement(c.dtype) % 16 != 0) {
+    return 0;
+  }
   const int tiles = ceilDiv(c.rows, 128) * ceilDiv(c.columns, 128);
-  return deviceAttribute<cudaDevAttrComputeCapabilityMajor>() == 9 && (c.beta == 0 || c.beta == 1) &&
-         c.dropout.probability == 0 && c.pitch * bytesPerElement(c.dtype) % 16 == 0 && 3 * tiles >= multiprocessors();
+  int parts = 1;
+  if (std::min(c.rows, c.columns) >= 128) {
+    while (parts < mostBlocksOfCluster && 2 * parts * tiles <= multiprocessors() && depth >= 2 * parts * leastDepth) {
+      parts *= 2;
+    }
+  }
+  return tiles * (parts > 1 ? 2 * parts : 3) >= multiprocessors() ? parts : 0;
+}
+
+template <Order orderA, Order orderB>
+void splitSm90(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, const Output& c, int depth, int parts,
+               cudaStream_t stream) {
+  // storeSum writes c in its dtype, whatever T.
+  queueSm90<HopperTile<128, true>, orderA, orderB, float>(a, b, extra, c, depth, parts, stream);
 }
 
 template <Order orderA, Order orderB, class T>
@@ -244,9 +317,10 @@ void gemmSm90(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, co
     return ceilDiv(tiles, multiprocessors()) * N * perColumn;
   };
   const float wide = time(256, 1), middle = time(192, 1.03f), narrow = time(128, 1.1f);
-  if (wide <= std::min(middle, narrow)) return queueSm90<256, orderA, orderB, T>(a, b, extra, c, depth, stream);
-  middle <= narrow ? queueSm90<192, orderA, orderB, T>(a, b, extra, c, depth, stream)
-                   : queueSm90<128, orderA, orderB, T>(a, b, extra, c, depth, stream);
+  const auto queue = wide <= std::min(middle, narrow) ? queueSm90<HopperTile<256>, orderA, orderB, T>
+                     : middle <= narrow               ? queueSm90<HopperTile<192>, orderA, orderB, T>
+                                                      : queueSm90<HopperTile<128>, orderA, orderB, T>;
+  queue(a, b, extra, c, depth, 1, stream);
 }
 
 }  // namespace loram

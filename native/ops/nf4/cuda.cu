@@ -1,7 +1,7 @@
 // NF4 on the GPU, with the same bytes as on the CPU: compiled without fast-math, and contracted to no FMA where it
 // counts.
 #include "../../cuda/bf16Matrix.cuh"
-#include "../../cuda/dtype.cuh"
+#include "../../cuda/vector.cuh"
 #include "../ops.h"
 #include "decode.cuh"
 
@@ -94,74 +94,65 @@ __global__ void quantizeAbsmax(const float* absmax, int64_t n, const float* offs
   if (i < n) codes[i] = nearest(centred * (largest[0] > 0 ? 1 / largest[0] : 0));
 }
 
-__device__ void storeChunk(__nv_bfloat16* target, int count, const float (&v)[8]) {
-  if (count >= 8) {
-    *reinterpret_cast<uint4*>(target) = {packBf16(v[0], v[1]), packBf16(v[2], v[3]), packBf16(v[4], v[5]),
-                                         packBf16(v[6], v[7])};
-  } else {
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-      if (i < count) target[i] = __float2bfloat16(v[i]);
-    }
-  }
-}
-__device__ void storeChunk(float* target, int count, const float (&v)[8]) {
-#pragma unroll
-  for (int i = 0; i < 8; i++) {
-    if (i < count) target[i] = v[i];
-  }
-}
+// What a warp dequantises at a time: a block for each lane.
+constexpr int codesOfWarp = 32 * nf4Block, wordsOfLane = codesOfWarp / 32 / 8;
 
-// Which row of the weight a row of the result is: the rows from one on, or those that ids name.
-struct RowsFrom {
-  int64_t first;
-  __device__ int64_t operator()(int row) const { return first + row; }
-};
-struct RowsNamed {
-  const int32_t* ids;
-  __device__ int64_t operator()(int row) const { return ids[row]; }
-};
-
+// w from the block `first` on, as one run of codes whatever its rows.
 // Floor     n / 2 + 4 n / 64 bytes read, 2 n written as bf16: 0.60 GB at 28672 x 8192, 0.20 ms at 3.0 TB/s
-// Measured  0.223 ms there, H100, 2026-11-24
-// Threads   8 neighbours each, so that a warp writes 512 bytes in one piece; 4 chunks in flight in each thread
-template <bool aligned, class T, class RowOf>
+// Lanes     each loads eight words of the warp's codes and the scale of one of its blocks, all at once, and holds one
+//           value of the code book; shuffles hand them around, so that there is no shared memory to wait for or to take
+// width     codes that a lane writes at a time, a divisor of `columns`: the warp's are neighbours, and none crosses
+//           the end of a row
+template <int width, class T>
 __global__ void __launch_bounds__(256, 4)
-    dequantize(Nf4Weights weights, RowOf rowOf, T* w, int64_t pitch, int rows, int columns) {
-  constexpr int chunks = 4;
+    dequantize(Nf4Weights weights, int64_t first, int64_t count, T* w, int64_t pitch, int columns) {
+  const int lane = threadIdx.x % 32;
+  const int64_t start = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / 32 * codesOfWarp;
+  if (start >= count) return;
+  const int left = static_cast<int>(min(count - start, int64_t{codesOfWarp}));
+  const int64_t block = first + start / nf4Block;
+  uint32_t words[wordsOfLane];
+#pragma unroll
+  for (int i = 0; i < wordsOfLane; i++) {
+    const int word = 32 * i + lane;
+    words[i] = 8 * word < left ? __ldcs(weights.packed + block * (nf4Block / 8) + word) : 0;
+  }
+  const float scale = lane * nf4Block < left ? weights.scale(block + lane) : 0;
+  const float level = nf4Values.values[lane % 16];
+
+  const int64_t row = (start + lane * width) / columns;
+  auto column = static_cast<int>(start + lane * width - row * columns);
+  T* target = w + row * pitch + column;
+#pragma unroll
+  for (int step = 0; step < codesOfWarp / (32 * width); step++) {
+    const int place = 32 * width * step, offset = lane * width;
+    uint32_t word = words[place / 256];
+    if constexpr (width < 8) word = __shfl_sync(~0u, word, (place % 256 + offset) / 8);
+    const float blockScale = __shfl_sync(~0u, scale, (place + offset) / nf4Block);
+    Vector<T, width> values;
+#pragma unroll
+    for (int i = 0; i < width; i++) {
+      // The first of a pair lies in the high nibble; of the lane's number a shuffle by 16 takes the low 4 bits.
+      const int nibble = (offset % 8 + i) ^ 1;
+      values[i] = T(__shfl_sync(~0u, level, word >> 4 * nibble, 16) * blockScale);
+    }
+    if (place + offset < left) *reinterpret_cast<Vector<T, width>*>(target) = values;
+    target += 32 * width, column += 32 * width;
+    while (column >= columns) column -= columns, target += pitch - columns;
+  }
+}
+
+template <bool aligned, class T>
+__global__ void __launch_bounds__(256) embed(Nf4Weights weights, const int32_t* ids, T* y, int64_t pitch, int columns) {
   fillNf4Table();
   __syncthreads();
-  const int first = (blockIdx.x * blockDim.x * chunks + threadIdx.x) * 8, step = blockDim.x * 8;
-  for (int row = blockIdx.y; row < rows; row += gridDim.y) {
-    const int64_t start = rowOf(row) * columns;
-    Nf4Chunk chunk[chunks];
+  const int column = (blockIdx.y * blockDim.x + threadIdx.x) * 8;
+  if (column >= columns) return;
+  const Nf4Chunk chunk = weights.fetch<aligned>(int64_t{ids[blockIdx.x]} * columns + column);
+  Vector<T, 8> values;
 #pragma unroll
-    for (int i = 0; i < chunks; i++) {
-      const int column = first + i * step;
-      if (column < columns) chunk[i] = weights.fetch<aligned>(start + column);
-    }
-#pragma unroll
-    for (int i = 0; i < chunks; i++) {
-      const int column = first + i * step;
-      if (column >= columns) break;
-      float values[8];
-#pragma unroll
-      for (int j = 0; j < 8; j++) values[j] = nf4Value<aligned>(chunk[i], j);
-      storeChunk(w + row * pitch + column, columns - column, values);
-    }
-  }
-}
-
-template <class RowOf>
-void queueDequantize(const Nf4Weights& weights, RowOf rowOf, const Tensor& w, cudaStream_t stream) {
-  const int rows = static_cast<int>(w.rows()), columns = static_cast<int>(w.columns());
-  const dim3 grid(ceilDiv(columns, 4 * 8 * 256), std::min(rows, 4096));
-  forFloat(w.dtype, [&](auto t) {
-    using T = decltype(t);
-    const int64_t pitch = w.rank > 1 ? w.pitch : columns;
-    launch(columns % 8 == 0 ? dequantize<true, T, RowOf> : dequantize<false, T, RowOf>, grid, 256, stream, weights,
-           rowOf, w.as<T>(), pitch, rows, columns);
-  });
+  for (int i = 0; i < 8; i++) values[i] = T(nf4Value<aligned>(chunk, i));
+  store(y + blockIdx.x * pitch + column, columns - column, values);
 }
 
 }  // namespace
@@ -190,13 +181,30 @@ void cuda(const Nf4Dequantize& op, cudaStream_t stream) {
 }
 
 void cuda(const Nf4Embedding& op, cudaStream_t stream) {
+  const auto columns = static_cast<int>(op.y.columns());
+  const dim3 grid(static_cast<unsigned>(op.y.rows()), ceilDiv(columns, 8 * 256));
   // Twice the bytes: where the number of weights is odd that is one more, which begins no block.
-  queueDequantize(nf4Weights(op.packed, op.absmax, op.nestedAbsmax, op.nestedOffset, 2 * op.packed.elements()),
-                  RowsNamed{op.ids.as<int32_t>()}, op.y, stream);
+  const Nf4Weights weights =
+      nf4Weights(op.packed, op.absmax, op.nestedAbsmax, op.nestedOffset, 2 * op.packed.elements());
+  forFloat(op.y.dtype, [&](auto t) {
+    using T = decltype(t);
+    launch(columns % 8 == 0 ? embed<true, T> : embed<false, T>, grid, 256, stream, weights, op.ids.as<int32_t>(),
+           op.y.as<T>(), op.y.pitch, columns);
+  });
 }
 
 void dequantizeNf4(const Nf4Weights& weights, int64_t firstRow, const Tensor& w, cudaStream_t stream) {
-  queueDequantize(weights, RowsFrom{firstRow}, w, stream);
+  const auto columns = static_cast<int>(w.columns());
+  const auto blocks = static_cast<unsigned>(ceilDiv(w.elements(), int64_t{8 * codesOfWarp}));
+  forFloat(w.dtype, [&](auto t) {
+    using T = decltype(t);
+    const auto kernel = columns % 8 == 0   ? dequantize<8, T>
+                        : columns % 4 == 0 ? dequantize<4, T>
+                        : columns % 2 == 0 ? dequantize<2, T>
+                                           : dequantize<1, T>;
+    launch(kernel, blocks, 256, stream, weights, firstRow * columns / nf4Block, w.elements(), w.as<T>(),
+           w.rank > 1 ? w.pitch : columns, columns);
+  });
 }
 
 }  // namespace loram

@@ -67,7 +67,7 @@ struct Nf4Weights {
   static __device__ uint32_t reverse(uint32_t word) { return __byte_perm(word, 0, 0x0123); }
 };
 
-// w, rows of weights in f32 or bf16, from `firstRow` of the quantised matrix on.
+// w, rows of weights in f32 or bf16, from `firstRow` of the quantised matrix on, where a block begins.
 void dequantizeNf4(const Nf4Weights& weights, int64_t firstRow, const Tensor& w, cudaStream_t stream);
 
 inline Nf4Weights nf4Weights(const Tensor& packed, const Tensor& absmax, const Tensor& nestedAbsmax,

@@ -1,0 +1,45 @@
+// Clusters of blocks that read each other's shared memory: sm_90 and later.
+#pragma once
+#include <cstdint>
+
+#include "device.cuh"
+
+namespace loram {
+
+// Waits for all threads of all blocks of the cluster but those that have ended, and shows them what was written.
+__device__ inline void clusterSync() {
+  asm volatile(
+      "barrier.cluster.arrive.release.aligned;\n"
+      "barrier.cluster.wait.acquire.aligned;" ::
+          : "memory");
+}
+// Where the cluster's block `block` has what this one has at `address`.
+__device__ inline uint32_t sharedOfBlock(uint32_t address, int block) {
+  uint32_t there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(block));
+  return there;
+}
+__device__ inline float4 loadCluster(uint32_t address) {
+  float4 v;
+  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "r"(address)
+               : "memory");
+  return v;
+}
+
+// As launchWithShared, in clusters of so many neighbouring blocks, at most 8.
+template <auto kernel, int sharedBytes, class... Arguments>
+void launchClusters(int blocksOfCluster, dim3 blocks, dim3 threads, cudaStream_t stream,
+                    const Arguments&... arguments) {
+  allowShared<kernel, sharedBytes>();
+  cudaLaunchAttribute cluster = {};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {static_cast<unsigned>(blocksOfCluster), 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = blocks, config.blockDim = threads, config.dynamicSmemBytes = sharedBytes, config.stream = stream;
+  config.attrs = &cluster, config.numAttrs = 1;
+  check(cudaLaunchKernelEx(&config, kernel, arguments...));
+}
+
+}  // namespace loram
