@@ -104,7 +104,7 @@ constexpr int codesOfWarp = 32 * nf4Block, wordsOfLane = codesOfWarp / 32 / 8;
 // width     codes that a lane writes at a time, a divisor of `columns`: the warp's are neighbours, and none crosses
 //           the end of a row
 template <int width, class T>
-__global__ void __launch_bounds__(256, 4)
+__global__ void __launch_bounds__(256, width == 8 ? 4 : 3)
     dequantize(Nf4Weights weights, int64_t first, int64_t count, T* w, int64_t pitch, int columns) {
   const int lane = threadIdx.x % 32;
   const int64_t start = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / 32 * codesOfWarp;
