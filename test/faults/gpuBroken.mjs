@@ -1,25 +1,20 @@
 // Reads far outside of a table on the GPU, which costs the process its GPU context, and prints the errors of that call
 // and of two later ones.
-import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
+import { addon, bytesOf, call, tensor } from '../ops/addon.mjs'
 
-const release = new URL('../../build/Release/', import.meta.url)
-const addon = createRequire(import.meta.url)(fileURLToPath(new URL('loram.node', release)))
-addon.openCuda(fileURLToPath(new URL('loram_cuda.so', release)))
+addon.openCuda(fileURLToPath(new URL('../../build/Release/loram_cuda.so', import.meta.url)))
 
-const [f32, i32] = [0, 4]
-const tensor = (dtype, ...shape) => addon.view(addon.allocate(4096, 'cuda'), 0, dtype, shape.at(-1), ...shape)
-const [weight, ids, y] = [tensor(f32, 8, 4), tensor(i32, 1), tensor(f32, 1, 4)]
-addon.upload(ids, 0, new Uint8Array(Int32Array.of(2 ** 30).buffer))
+const [weight, y] = [
+  [8, 4],
+  [1, 4],
+].map((shape) => tensor('f32', shape, undefined, 'cuda'))
+const ids = tensor('i32', [1], Int32Array.of(2 ** 30), 'cuda')
 
-const calls = [
-  () => addon.embedding(weight, ids, y),
-  () => addon.embedding(weight, ids, y),
-  () => addon.download(y, 0, new Uint8Array(16)),
-]
-const errors = calls.map((call) => {
+const calls = [() => call('embedding', weight, ids, y), () => call('embedding', weight, ids, y), () => bytesOf(y)]
+const errors = calls.map((run) => {
   try {
-    call()
+    run()
     return {}
   } catch ({ code, message }) {
     return { code, message }

@@ -1,14 +1,14 @@
 // The addon's ops for scripts that run in a process of their own without a build step: what src/native/frame.ts does.
 import { createRequire } from 'node:module'
 
-const addon = createRequire(import.meta.url)('../../build/Release/loram.node')
+export const addon = createRequire(import.meta.url)('../../build/Release/loram.node')
 const dtypes = { f32: 0, i32: 4, i64: 5 }
 const bytesPerElement = { f32: 4, i32: 4, i64: 8 }
 
-/** A tensor on the CPU, of zeros where there are no `values`. */
-export function tensor(dtype, shape, values) {
+/** A tensor of zeros where there are no `values`. */
+export function tensor(dtype, shape, values, place = 'cpu') {
   const bytes = shape.reduce((product, size) => product * size, 1) * bytesPerElement[dtype]
-  const made = { storage: addon.allocate(bytes, 'cpu'), dtype: dtypes[dtype], shape, bytes }
+  const made = { storage: addon.allocate(bytes, place), dtype: dtypes[dtype], shape, bytes }
   if (values) {
     addon.frame.set(numbersOf(made))
     addon.upload(0, new Uint8Array(values.buffer))
