@@ -20,7 +20,9 @@ export function onEveryDevice(name: string, tests: (device: Device) => void): vo
       })
       tests(device)
     })
-  if (process.env.LORAM_TEST_DEVICE !== 'cuda') on(cpu)
+  const only = process.env.LORAM_TEST_DEVICE
+  if (only !== 'cuda') on(cpu)
+  if (only === 'cpu') return
   const reason = cudaStatus()
   // A skipped describe still runs its callback, to list what it skips.
   if (reason) test.skip(`${name} on cuda (skipped: ${reason})`)
