@@ -182,6 +182,12 @@ describe('with an adapter', () => {
 })
 
 describe('the tokenizer', () => {
+  const metaspace = (scheme: string) => ({
+    type: 'Metaspace',
+    replacement: '▁',
+    prepend_scheme: scheme,
+    split: false,
+  })
   const texts = [
     "Hello world 123, it's 4567 o'clock.\n\n  two blanks\tand a tab",
     'def f(x):\n    return x ** 2  # "quoted"\r\n',
@@ -190,12 +196,6 @@ describe('the tokenizer', () => {
     '',
     ' ',
   ]
-
-  function withTokenizer(name: string, json: object): string {
-    writeTinyModel(at(name), ['models', 'llama3'])
-    writeFileSync(at(name, 'tokenizer.json'), JSON.stringify(json))
-    return at(name)
-  }
 
   test('comes back: the same ids, special tokens and chat template', () => {
     const model = modelDir('llama3')
@@ -241,8 +241,49 @@ describe('the tokenizer', () => {
     for (const text of texts) expect(tokenizer.encode(text)).toEqual(ours.encode(text))
   })
 
+  // a blank opens each text, in either spelling, or does not; Metaspace leaves it out before another, unlike SentencePiece
   test.each([
-    ['a SentencePiece one', sentencePieceJson, 'model'],
+    ['Prepend', sentencePieceJson, true],
+    ['Metaspace', { ...sentencePieceJson, normalizer: null, pre_tokenizer: metaspace('always') }, true],
+    ['no blank', { ...sentencePieceJson, normalizer: null, pre_tokenizer: metaspace('never') }, false],
+  ])("SentencePiece's comes back, with %s", (_, json, opens) => {
+    const names = { bos_token: '<s>', eos_token: '</s>', unk_token: '<unk>' }
+    const model = writeTokenizer({ 'tokenizer.json': json, 'tokenizer_config.json': { ...names, add_bos_token: true } })
+    const vocabulary = vocabularyOf(model, loadTokenizer(model).vocabSize)
+    expect(vocabulary.get('tokenizer.ggml.add_space_prefix')).toBe(opens)
+    const file = at(`${_}.gguf`)
+    writeGguf(file, vocabulary, [], () => [])
+    const [ours, theirs] = [loadTokenizer(model), loadTokenizer(file)]
+    for (const text of texts.filter((text) => !/(^|>) /.test(text))) {
+      for (const specialTokens of [false, true]) {
+        const ids = theirs.encode(text, { specialTokens })
+        expect(ids).toEqual(ours.encode(text, { specialTokens }))
+        expect(theirs.decode(ids)).toBe(ours.decode(ids))
+      }
+    }
+    const { bosId, eosId, addBos, vocabSize } = ours
+    expect(theirs).toMatchObject({ bosId, eosId, addBos, vocabSize })
+  })
+
+  test.each([
+    [
+      'of another kind than BPE',
+      { ...sentencePieceJson, model: { ...sentencePieceJson.model, type: 'Unigram' } },
+      'model',
+    ],
+    [
+      "with a normalizer that is not SentencePiece's",
+      { ...sentencePieceJson, normalizer: { type: 'NFKC' } },
+      'normalizer',
+    ],
+    [
+      'with merges that no scores give',
+      {
+        ...sentencePieceJson,
+        model: { ...sentencePieceJson.model, merges: sentencePieceJson.model.merges.slice(1) },
+      },
+      'merges',
+    ],
     [
       'a way to cut words that llama.cpp has no name for',
       { ...byteLevelJson, pre_tokenizer: { type: 'Whitespace' } },
@@ -250,9 +291,9 @@ describe('the tokenizer', () => {
     ],
     ['more tokens than the embedding has rows', byteLevelJson, 'vocab'],
   ])('that is %s is refused', (_, json, field) => {
-    const model = withTokenizer(`refused-${field}`, json)
+    const model = writeTokenizer({ 'tokenizer.json': json })
     const details = expect.objectContaining({ field })
-    expect(() => exported({ model })).toThrow(expect.objectContaining({ code: 'E_TOKENIZER', details }))
+    expect(() => vocabularyOf(model, 272)).toThrow(expect.objectContaining({ code: 'E_TOKENIZER', details }))
   })
 })
 
