@@ -16,6 +16,7 @@ const notRun: readonly (readonly [RegExp, string])[] = [
     /^npm install --save-dev |^npx loram build/,
     'compile for minutes; test/package/build.test.ts does, in a project of its own',
   ],
+  [/npx vitest run /, 'run tests'],
   [/^npm run demo$/, 'test/demo runs it, shortened'],
   [/^lm_eval /, 'needs Python; test/interop runs it'],
   [/^npm run bench -- (?!.*(--device cpu|--list|--help))/, 'takes minutes, a GPU or Python'],
