@@ -95,16 +95,18 @@ function sentencePiece(json: BpeJson, tokens: readonly string[], refuse: Refuse)
 function listTokens({ model, added_tokens: added = [] }: BpeJson, vocabSize: number) {
   const byId = new Map(Object.entries(model.vocab).map(([token, id]) => [id, token]))
   const addedById = new Map(added.map((token) => [token.id, token]))
+  const { byte_fallback: hasBytes } = model
   let highest = vocabSize - 1
   for (const id of [...byId.keys(), ...addedById.keys()]) highest = Math.max(highest, id)
   const kindOf = (id: number): number => {
     const token = addedById.get(id)
     if (token) {
       if (!token.special) return tokenKinds.userDefined
-      return token.content === model.unk_token ? tokenKinds.unknown : tokenKinds.control
+      // byte-level vocabularies know no unknown text; what they name so is often the end
+      return hasBytes && token.content === model.unk_token ? tokenKinds.unknown : tokenKinds.control
     }
     if (!byId.has(id)) return tokenKinds.unused
-    return model.byte_fallback && /^<0x[0-9A-F]{2}>$/.test(byId.get(id)!) ? tokenKinds.byte : tokenKinds.normal
+    return hasBytes && /^<0x[0-9A-F]{2}>$/.test(byId.get(id)!) ? tokenKinds.byte : tokenKinds.normal
   }
   const ids = Array.from({ length: highest + 1 }, (_, id) => id)
   return {

@@ -9,6 +9,7 @@ import { openGguf } from '../../src/formats/gguf/file.ts'
 import { checkpointRow } from '../../src/formats/gguf/names.ts'
 import { rowReader } from '../../src/formats/gguf/rows.ts'
 import { tensorTypes } from '../../src/formats/gguf/tensorTypes.ts'
+import { tokenKinds } from '../../src/formats/gguf/tokenizer.ts'
 import { writeGguf } from '../../src/formats/gguf/write.ts'
 import { openCheckpoint } from '../../src/formats/huggingFace.ts'
 import { readAdapter, writeAdapter } from '../../src/formats/peft.ts'
@@ -230,11 +231,13 @@ describe('the tokenizer', () => {
     const json = { ...byteLevelJson, pre_tokenizer }
     const model = writeTokenizer({
       'tokenizer.json': json,
-      'tokenizer_config.json': { bos_token: '<s>', eos_token: '</s>' },
+      'tokenizer_config.json': { bos_token: '<s>', eos_token: '</s>', unk_token: '</s>' },
     })
     const file = at(`${pre}.gguf`)
     const vocabulary = vocabularyOf(model, 273)
     expect(vocabulary.get('tokenizer.ggml.pre')).toBe(pre)
+    const { i32s: kinds } = vocabulary.get('tokenizer.ggml.token_type') as { i32s: number[] }
+    expect(kinds[loadTokenizer(model).eosId!]).toBe(tokenKinds.control)
     writeGguf(file, vocabulary, [], () => [])
     const tokenizer = loadTokenizer(file)
     const ours = loadTokenizer(model)

@@ -85,7 +85,7 @@ const sentencePiece: Kind = (metadata, tokens, kinds, refuse) => {
   const unknown = Number(metadata.get('tokenizer.ggml.unknown_token_id') ?? 0)
   // text never becomes a special token, whatever it spells
   const ordinary = tokens.flatMap((token, id): [string, number][] =>
-    kinds[id] === tokenKinds.normal ? [[token, scores[id]!]] : [],
+    (kinds[id] ?? tokenKinds.normal) === tokenKinds.normal ? [[token, scores[id]!]] : [],
   )
   return {
     addBos: true,
