@@ -1,4 +1,5 @@
 import type { DataPreview } from '../data/preview.ts'
+import type { MergeResult } from '../lora/difference.ts'
 import type { Loading } from '../model/open.ts'
 import {
   type AlignOptions,
@@ -51,8 +52,12 @@ export function recover(options: RecoverOptions): Promise<void> {
   return runInWorker('recover', validate(recoverCommandOptions, options))
 }
 
-/** Writes a model with an adapter merged into its weights, in the dtype that they have. */
-export function merge(options: MergeOptions): Promise<void> {
+/**
+ * Writes a model with an adapter merged into its weights, in the dtype that they have. Into NF4, which rounds the update to
+ * 4 bits, only with `force`: then the logits of the result are compared with those of the adapter unmerged.
+ * @throws {LoramError} see docs/errors.md
+ */
+export function merge(options: MergeOptions): Promise<MergeResult> {
   return runInWorker('merge', validate(mergeCommandOptions, options))
 }
 

@@ -1,11 +1,12 @@
 import { z } from 'zod'
 import { type ErrorDetails, ModelError, messageOf } from '../errors.ts'
-import { dequantizeNf4, nf4Sizes } from '../native/nf4.ts'
+import { cast } from '../native/cast.ts'
+import { dequantizeNf4, type Nf4Weight, nf4Sizes } from '../native/nf4.ts'
 import { cpu } from '../tensor/device.ts'
 import { type DType, elements } from '../tensor/dtype.ts'
-import { tensorFrom } from '../tensor/tensor.ts'
+import { type Tensor, tensorFrom } from '../tensor/tensor.ts'
 import type { JsonObject } from './json.ts'
-import type { TensorInfo, TensorSource } from './safetensors.ts'
+import type { TensorEntry, TensorInfo, TensorSource } from './safetensors.ts'
 
 /** How a weight lies in a file that bitsandbytes packed: codes under its name, and beside them `<name>.absmax` and others. */
 export interface StoredNf4 {
@@ -13,6 +14,8 @@ export interface StoredNf4 {
   readonly absmax: DType
   /** The mean of absmax, where it is double quantised. */
   readonly nestedOffset?: number
+  /** The tensors that it is kept in: the codes, and what lies beside them. */
+  readonly parts: readonly TensorEntry[]
 }
 
 /** A tensor of a checkpoint. Of one in NF4, dtype and shape are the matrix's and `bytes` counts its codes alone. */
@@ -121,7 +124,47 @@ function readWeight(source: TensorSource, weight: string, parts: readonly string
     part(source, `${weight}.nested_absmax`, nestedBlocks, ['f32'])
     expectMap(source, `${weight}.nested_quant_map`, maps().absmax)
   }
-  return { dtype: dtypes[state.dtype], shape, bytes, nf4: { absmax, ...(isDouble && { nestedOffset }) } }
+  const entries = [weight, ...parts.map((name) => `${weight}.${name}`)].map((name) => {
+    const { dtype, shape } = source.tensors.get(name)!
+    return { name, dtype, shape }
+  })
+  return {
+    dtype: dtypes[state.dtype],
+    shape,
+    bytes,
+    nf4: { absmax, ...(isDouble && { nestedOffset }), parts: entries },
+  }
+}
+
+/** Bytes of `quant_state` that other values of it may need: a number is at most 24 characters long. */
+const stateRoom = 32
+const isState = (part: string) => /\.quant_state\.\w+$/.test(part)
+
+/** The parts of a weight that is written in place of `stored`, with room for another `quant_state`. */
+export const replacedParts = ({ parts }: StoredNf4): TensorEntry[] =>
+  parts.map((part) => (isState(part.name) ? { ...part, shape: [part.shape[0]! + stateRoom] } : part))
+
+/** The bytes of {@link replacedParts} for `weight`, on the CPU and quantised as `stored` is, by the names of the parts. */
+export function replacementBytes(
+  source: TensorSource,
+  stored: StoredNf4,
+  { packed, absmax, nestedAbsmax, nestedOffset }: Nf4Weight,
+): Map<string, Uint8Array> {
+  const bytesOf = (tensor: Tensor) => new Uint8Array(tensor.read().buffer)
+  const [codes, ...beside] = replacedParts(stored)
+  const part = ({ name, shape }: TensorEntry): Uint8Array => {
+    if (isState(name)) {
+      const state = {
+        ...(parsed(source.read(name)) as object),
+        ...(nestedOffset && { nested_offset: nestedOffset.item() }),
+      }
+      return Buffer.from(JSON.stringify(state).padEnd(shape[0]!))
+    }
+    if (name.endsWith('.nested_absmax')) return bytesOf(nestedAbsmax!)
+    if (name.endsWith('.absmax')) return bytesOf(absmax.dtype === stored.absmax ? absmax : cast(absmax, stored.absmax))
+    return source.read(name)
+  }
+  return new Map([[codes!.name, bytesOf(packed)], ...beside.map((entry) => [entry.name, part(entry)] as const)])
 }
 
 /** The JSON that says what a weight was before. */

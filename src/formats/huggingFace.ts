@@ -259,7 +259,8 @@ export function fingerprint({ tensors, readInto }: TensorSource): string {
 }
 
 export interface NewCheckpoint {
-  configJson: JsonObject
+  /** config.json, or its text. */
+  configJson: JsonObject | string
   entries: readonly TensorEntry[]
   /** The bytes of a tensor, whole or in pieces; asked for once each. */
   data: (name: string) => Uint8Array | Iterable<Uint8Array>
@@ -283,7 +284,7 @@ export function writeCheckpoint(dir: string, checkpoint: NewCheckpoint): void {
   requireVacant(dir)
   buildFolder(dir, (folder) => {
     const write = (name: string, content: string | Uint8Array) => writeFileAtomic(path.join(folder, name), content)
-    write('config.json', formatJson(configJson))
+    write('config.json', typeof configJson === 'string' ? configJson : formatJson(configJson))
     if (pruning !== undefined) write(pruningFile, formatPruning(pruning))
     if (copyFrom !== undefined) for (const [name, content] of companionsOf(copyFrom)) write(name, content)
     const shards = cutIntoShards(entries, maxShardBytes)

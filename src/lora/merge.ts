@@ -1,9 +1,14 @@
+import { readFileSync } from 'node:fs'
 import { AdapterError, ModelError } from '../errors.ts'
+import { replacedParts, replacementBytes } from '../formats/bitsandbytes.ts'
+import { isGguf } from '../formats/gguf/file.ts'
 import { type Checkpoint, writeCheckpoint } from '../formats/huggingFace.ts'
+import type { TensorEntry } from '../formats/safetensors.ts'
 import { parseConfig } from '../model/config.ts'
-import { readTensor } from '../model/weights.ts'
+import { readNf4, readTensor } from '../model/weights.ts'
 import { cast } from '../native/cast.ts'
 import { gemm } from '../native/gemm.ts'
+import { dequantizeNf4, quantizeNf4 } from '../native/nf4.ts'
 import { keepZeros } from '../native/optimizer.ts'
 import { cpu } from '../tensor/device.ts'
 import { type Tensor, tensorFrom } from '../tensor/tensor.ts'
@@ -57,41 +62,82 @@ export function requireMergeable(checkpoint: Checkpoint, adapter: Adapter): void
 function requirePlain(checkpoint: Checkpoint): void {
   for (const [name, { nf4 }] of checkpoint.tensors) {
     if (!nf4) continue
-    throw new ModelError('E_MODEL', 'an adapter cannot be merged into quantised weights', {
+    throw new ModelError('E_MODEL', 'an adapter is not merged into quantised weights', {
       file: checkpoint.dir,
       tensor: name,
       expected: 'f32, bf16 or f16',
-      found: 'NF4',
-      remedy: 'use the adapter unmerged, or train it on the original weights and merge it into those',
+      found: 'NF4, in which the update would be rounded to 4 bits',
+      remedy: 'use the adapter unmerged, or merge it into the original weights; `force` merges all the same',
     })
   }
 }
 
+/** The tensors that take the place of one of a checkpoint. The bytes of each are asked for once. */
+interface Replacement {
+  entries: readonly TensorEntry[]
+  read(entry: string): Uint8Array
+}
+
+/** As {@link mergeWeight}, in the checkpoint's own dtype; without a pair its own bytes. */
+function plainReplacement(checkpoint: Checkpoint, name: string, merge: (weight: Tensor) => Tensor): Replacement {
+  const { dtype, shape } = checkpoint.tensors.get(name)!
+  const read = () => {
+    const weight = readTensor(checkpoint, name, cpu)
+    const { buffer } = merge(weight).read()
+    weight.dispose()
+    return new Uint8Array(buffer)
+  }
+  return { entries: [{ name, dtype, shape }], read }
+}
+
+/** Dequantised, added in f32, and quantised again as it was. */
+function nf4Replacement(checkpoint: Checkpoint, name: string, module: AdapterModule, scale: number): Replacement {
+  const nf4 = checkpoint.tensors.get(name)!.nf4!
+  let parts: Map<string, Uint8Array> | undefined
+  const merged = () => {
+    const weight = readNf4(checkpoint, name, cpu)
+    const doubleQuantize = weight.nestedAbsmax !== undefined
+    return quantizeNf4(mergeInFloat32(dequantizeNf4(weight, 'f32'), module, scale), { doubleQuantize })
+  }
+  const read = (entry: string) => {
+    parts ??= replacementBytes(checkpoint, nf4, merged())
+    const bytes = parts.get(entry)!
+    parts.delete(entry)
+    return bytes
+  }
+  return { entries: replacedParts(nf4), read }
+}
+
 /**
  * Writes a checkpoint with `adapter` merged into its weights, in their own dtype. Takes the host memory of one weight.
- * @param options `keepZeros`: what is 0 stays 0, so that a model whose single weights were cut stays sparse
+ * @param options `keepZeros`: what is 0 stays 0, so that a model whose single weights were cut stays sparse. `force`: weights
+ *   in NF4 are dequantised and quantised again
  * @throws {AdapterError} as {@link requireMergeable}
- * @throws {ModelError} `E_MODEL`: the weights are in NF4, which would round the update away
+ * @throws {ModelError} `E_MODEL`: weights are in NF4, which rounds the update away, and it is not forced
  */
 export function writeMerged(
   checkpoint: Checkpoint,
   adapter: Adapter,
   dir: string,
-  options: { keepZeros?: boolean } = {},
+  { force = false, ...options }: { keepZeros?: boolean; force?: boolean } = {},
 ): void {
-  requirePlain(checkpoint)
+  if (!force) requirePlain(checkpoint)
   requireMergeable(checkpoint, adapter)
+  const scale = scaleOf(adapter)
+  const replacements = Array.from(checkpoint.tensors, ([name, { nf4 }]): Replacement => {
+    const module = adapter.modules.get(name.replace(/\.weight$/, ''))
+    if (!nf4)
+      return plainReplacement(checkpoint, name, (weight) =>
+        module ? mergeWeight(weight, module, scale, options) : weight,
+      )
+    return module ? nf4Replacement(checkpoint, name, module, scale) : { entries: nf4.parts, read: checkpoint.read }
+  })
+  const byEntry = new Map(replacements.flatMap((made) => made.entries.map(({ name }) => [name, made])))
   writeCheckpoint(dir, {
-    configJson: checkpoint.configJson,
-    entries: Array.from(checkpoint.tensors, ([name, { dtype, shape }]) => ({ name, dtype, shape })),
-    data: (name) => {
-      const weight = readTensor(checkpoint, name, cpu)
-      const module = adapter.modules.get(name.replace(/\.weight$/, ''))
-      const result = module ? mergeWeight(weight, module, scaleOf(adapter), options) : weight
-      const { buffer } = result.read()
-      weight.dispose()
-      return new Uint8Array(buffer)
-    },
+    // to JavaScript 6.0 is 6, which transformers refuses in quantization_config
+    configJson: isGguf(checkpoint.dir) ? checkpoint.configJson : readFileSync(checkpoint.configFile, 'utf8'),
+    entries: replacements.flatMap(({ entries }) => entries),
+    data: (name) => byEntry.get(name)!.read(name),
     ...(checkpoint.pruning && { pruning: checkpoint.pruning }),
     copyFrom: checkpoint.dir,
   })

@@ -2,7 +2,7 @@ import { MemoryError } from '../errors.ts'
 import type { LlamaConfig } from '../model/config.ts'
 import { gpu } from '../tensor/device.ts'
 import type { Device } from '../tensor/tensor.ts'
-import { describeRecompute, type RecomputeChoice, type RecomputePlan, recomputePlans } from '../train/recompute.ts'
+import { describeRecompute, type RecomputeChoice, recomputePlans } from '../train/recompute.ts'
 import { formatBytes, parseBytes } from './bytes.ts'
 import { type MemoryPlan, type TrainingShape, trainingPlanner } from './planner.ts'
 import { describeSavings } from './savings.ts'
@@ -20,16 +20,16 @@ export function memoryBudget(memory: string | number | undefined, onGpu: boolean
 }
 
 /**
- * The first of `plans` that `fits`, found by halves: each takes no more than the one before. The last one where none does.
+ * The first of `candidates` that `fits`, found by halves: each takes no more than the one before. The last one where none does.
  */
-export function firstThat(plans: readonly RecomputePlan[], fits: (plan: RecomputePlan) => boolean): RecomputePlan {
-  let [low, high] = fits(plans[0]!) ? [0, 0] : [1, plans.length - 1]
+export function firstThat<T>(candidates: readonly T[], fits: (candidate: T) => boolean): T {
+  let [low, high] = fits(candidates[0]!) ? [0, 0] : [1, candidates.length - 1]
   while (low < high) {
     const middle = Math.floor((low + high) / 2)
-    if (fits(plans[middle]!)) high = middle
+    if (fits(candidates[middle]!)) high = middle
     else low = middle + 1
   }
-  return plans[high]!
+  return candidates[high]!
 }
 
 /**

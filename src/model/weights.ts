@@ -1,5 +1,4 @@
 import { ModelError } from '../errors.ts'
-import type { StoredNf4 } from '../formats/bitsandbytes.ts'
 import type { Checkpoint } from '../formats/huggingFace.ts'
 import { cast, countNonFinite } from '../native/cast.ts'
 import { dequantizeNf4, type Nf4Weight, nf4Sizes, quantizeNf4 } from '../native/nf4.ts'
@@ -57,8 +56,8 @@ export function checkpointSource(
 ): WeightSource {
   const stored = (name: string): Tensor => readTensor(checkpoint, name, device, checkFinite)
   const matrix = (name: string, toNf4: boolean): Weight => {
-    const { nf4, shape } = checkpoint.tensors.get(name)!
-    if (nf4 && !dequantize) return readNf4(checkpoint, name, shape, nf4, device, checkFinite)
+    const { nf4 } = checkpoint.tensors.get(name)!
+    if (nf4 && !dequantize) return readNf4(checkpoint, name, device, checkFinite)
     return heldAs(stored(name), toNf4)
   }
   return {
@@ -89,7 +88,7 @@ export function readTensor(checkpoint: Checkpoint, name: string, device: Device,
     if (checkFinite) refuseNonFinite(tensor, name, checkpoint.dir)
     return tensor
   }
-  const packed = readNf4(checkpoint, name, shape, nf4, device, checkFinite)
+  const packed = readNf4(checkpoint, name, device, checkFinite)
   try {
     return converted(dequantizeNf4(packed, dtype === 'bf16' ? 'bf16' : 'f32'), dtype)
   } finally {
@@ -97,15 +96,13 @@ export function readTensor(checkpoint: Checkpoint, name: string, device: Device,
   }
 }
 
-/** A matrix that is stored in NF4, of the same bytes. */
-function readNf4(
-  checkpoint: Checkpoint,
-  name: string,
-  shape: readonly number[],
-  { absmax: dtype, nestedOffset }: StoredNf4,
-  device: Device,
-  checkFinite: boolean,
-): Nf4Weight {
+/**
+ * A matrix that is stored in NF4, of the same bytes.
+ * @throws {ModelError} `E_NONFINITE`: a scale is NaN or infinite.
+ */
+export function readNf4(checkpoint: Checkpoint, name: string, device: Device, checkFinite = true): Nf4Weight {
+  const { shape, nf4 } = checkpoint.tensors.get(name)!
+  const { absmax: dtype, nestedOffset } = nf4!
   const { bytes, blocks, nestedBlocks } = nf4Sizes(shape)
   const floats = (part: string, length: number, dtype: DType): Tensor => {
     const tensor = readInto(checkpoint, part, device.empty([length], dtype))

@@ -15,6 +15,10 @@ export const mergeCommandOptions = z.strictObject({
   model: path.describe('a Hugging Face folder with safetensors, or a GGUF file'),
   adapter: path.describe('a PEFT folder for this model'),
   output: path.describe('new folder for the merged model'),
+  force: z
+    .boolean()
+    .default(false)
+    .describe('merges into weights in NF4 too, which are quantised again, and says how far that moves the logits'),
 })
 
 /** What `export` writes: one model, a model and an adapter beside it, or an adapter alone. */

@@ -1,6 +1,6 @@
 import { ConfigError, MemoryError } from '../errors.ts'
 import type { KeptLayer } from '../formats/pruningJson.ts'
-import { planWithin } from '../memory/budget.ts'
+import { firstThat, planWithin } from '../memory/budget.ts'
 import { countParameters, type TrainingShape } from '../memory/planner.ts'
 import { type LayerWidths, type LlamaConfig, prunedWidths } from '../model/config.ts'
 import type { Device } from '../tensor/tensor.ts'
@@ -139,12 +139,7 @@ export function ratioWithin(
       throw error
     }
   }
-  let [low, high] = [0, ratios.length - 1]
-  plan(ratios[high]!)
-  while (low < high) {
-    const middle = Math.floor((low + high) / 2)
-    if (fits(ratios[middle]!)) high = middle
-    else low = middle + 1
-  }
-  return ratios[low]!
+  const ratio = firstThat(ratios, fits)
+  plan(ratio) // refuses the largest, where not even that fits
+  return ratio
 }

@@ -12,6 +12,7 @@ import type { Prompt } from '../infer/prompt.ts'
 import type { CompletionEvent, CompletionRequest, Scheduler } from '../infer/scheduler.ts'
 import { openScheduler, type ServedModels } from '../infer/serving.ts'
 import { scoreTask, type TaskScore } from '../infer/tasks/index.ts'
+import { logitDifference, type MergeResult } from '../lora/difference.ts'
 import { writeMerged } from '../lora/merge.ts'
 import { recoverAdapter } from '../lora/recover.ts'
 import { scaleAdapter } from '../lora/scale.ts'
@@ -76,8 +77,14 @@ export const methods = {
     writeAdapter(given.output, scaleAdapter(recovered, given.scale))
   },
 
-  async merge(given: Options<typeof options.mergeCommandOptions>, _context: Context<never>): Promise<void> {
-    writeMerged(openModelFolder(given.model).checkpoint, readAdapter(given.adapter), given.output)
+  async merge(
+    { model, adapter: adapterDir, output, force }: Options<typeof options.mergeCommandOptions>,
+    _context: Context<never>,
+  ): Promise<MergeResult> {
+    const { checkpoint, config } = openModelFolder(model)
+    const adapter = readAdapter(adapterDir)
+    writeMerged(checkpoint, adapter, output, { force })
+    return config.nf4!.size > 0 ? { logitDifference: logitDifference(model, adapter, output) } : {}
   },
 
   async exportModel(given: Options<typeof options.exportCommandOptions>, _context: Context<never>): Promise<void> {

@@ -2,18 +2,19 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { loadModel, merge, trainLoRAM } from 'loram'
-import { afterAll, describe, expect, test } from 'vitest'
+import { afterAll, expect, test } from 'vitest'
 import { openCheckpoint } from '../../src/formats/huggingFace.ts'
 import { readAdapter } from '../../src/formats/peft.ts'
 import { writeRecords, writeTinyModel } from '../cli/support.ts'
+import { onEveryDevice } from '../ops/support.ts'
 
 const folder = mkdtempSync(path.join(os.tmpdir(), 'loram-families-'))
 afterAll(() => rmSync(folder, { recursive: true }))
 
-describe.each(['mistral', 'qwen2', 'qwen3'])('LoRAM on %s', (name) => {
-  const at = (part: string) => path.join(folder, `${name}-${part}`)
-
-  test('prunes, aligns, trains, recovers and generates', async () => {
+onEveryDevice('LoRAM', ({ kind }) => {
+  test.each(['mistral', 'qwen2', 'qwen3'])('prunes, aligns, trains, recovers and generates with %s', async (name) => {
+    const device = kind as 'cpu' | 'cuda'
+    const at = (part: string) => path.join(folder, `${name}-${kind}-${part}`)
     const model = writeTinyModel(at('model'), ['models', name])
     const data = writeRecords(at('train.jsonl'), 24)
     writeFileSync(at('corpus.txt'), 'The quick brown fox jumps over the lazy dog. '.repeat(20))
@@ -31,7 +32,7 @@ describe.each(['mistral', 'qwen2', 'qwen3'])('LoRAM on %s', (name) => {
       },
       train: { batchSize: 8, learningRate: 1e-2, maxSteps: 30, epochs: 10 },
       output: at('adapter'),
-      device: 'cpu',
+      device,
     })
     const [pruned, aligned] = ['pruned', 'aligned'].map((stage) => openCheckpoint(path.join(adapter, 'run', stage)))
     for (const [tensor, { shape }] of pruned!.tensors) {
@@ -46,7 +47,7 @@ describe.each(['mistral', 'qwen2', 'qwen3'])('LoRAM on %s', (name) => {
 
     await merge({ model, adapter, output: at('merged') })
     const result = async (options: { adapter?: string }, dir = model) => {
-      const large = await loadModel(dir, { ...options, device: 'cpu' })
+      const large = await loadModel(dir, { ...options, device })
       try {
         const { perplexity } = await large.evaluate({ data, sequenceLength: 48 })
         const { text } = await large.complete('3 and 4', { maxNewTokens: 12 })

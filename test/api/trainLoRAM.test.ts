@@ -260,8 +260,10 @@ describe('trainLoRAM', () => {
     const { loss } = await large.evaluate({ data, sequenceLength: 48 })
     await large.close()
     expect(Math.abs(loss / metrics.evaluation!.loss - 1)).toBeLessThan(0.5)
-    const merged = merge({ model: quantized, adapter, output: `${adapter} merged` })
-    await expect(merged).rejects.toMatchObject({ code: 'E_MODEL' })
+    const merging = { model: quantized, adapter, output: `${adapter} merged` }
+    await expect(merge(merging)).rejects.toMatchObject({ code: 'E_MODEL' })
+    const { logitDifference } = await merge({ ...merging, force: true })
+    expect(logitDifference!.mean).toBeGreaterThan(0)
     const whole = await trainLoRAM(options({ model: quantized, prune: undefined }))
     expect(whole.metrics.plan.parameters.trained).toBe(whole.metrics.plan.parameters.original)
   })

@@ -9,13 +9,14 @@ import { type Block, blocks, commandsOf, root } from './blocks.ts'
 /** Commands that are not run here, and why. The npm scripts and files they name must exist. */
 const notRun: readonly (readonly [RegExp, string])[] = [
   [/^npm ci$/, 'the tests run in its result'],
-  [/^npm test$/, 'is running'],
+  [/^npm test( |$)/, 'is running'],
   [/^\.ci\/run$/, 'runs these tests'],
   [/^npm run (install:nvcc|build:cuda)$/, 'downloads a compiler, and takes minutes'],
   [
     /^npm install --save-dev |^npx loram build/,
     'compile for minutes; test/package/build.test.ts does, in a project of its own',
   ],
+  [/npx vitest run /, 'run tests'],
   [/^npm run demo$/, 'test/demo runs it, shortened'],
   [/^lm_eval /, 'needs Python; test/interop runs it'],
   [/^npm run bench -- (?!.*(--device cpu|--list|--help))/, 'takes minutes, a GPU or Python'],

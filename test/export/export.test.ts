@@ -9,6 +9,7 @@ import { openGguf } from '../../src/formats/gguf/file.ts'
 import { checkpointRow } from '../../src/formats/gguf/names.ts'
 import { rowReader } from '../../src/formats/gguf/rows.ts'
 import { tensorTypes } from '../../src/formats/gguf/tensorTypes.ts'
+import { tokenKinds } from '../../src/formats/gguf/tokenizer.ts'
 import { writeGguf } from '../../src/formats/gguf/write.ts'
 import { openCheckpoint } from '../../src/formats/huggingFace.ts'
 import { readAdapter, writeAdapter } from '../../src/formats/peft.ts'
@@ -182,6 +183,12 @@ describe('with an adapter', () => {
 })
 
 describe('the tokenizer', () => {
+  const metaspace = (scheme: string) => ({
+    type: 'Metaspace',
+    replacement: '▁',
+    prepend_scheme: scheme,
+    split: false,
+  })
   const texts = [
     "Hello world 123, it's 4567 o'clock.\n\n  two blanks\tand a tab",
     'def f(x):\n    return x ** 2  # "quoted"\r\n',
@@ -190,12 +197,6 @@ describe('the tokenizer', () => {
     '',
     ' ',
   ]
-
-  function withTokenizer(name: string, json: object): string {
-    writeTinyModel(at(name), ['models', 'llama3'])
-    writeFileSync(at(name, 'tokenizer.json'), JSON.stringify(json))
-    return at(name)
-  }
 
   test('comes back: the same ids, special tokens and chat template', () => {
     const model = modelDir('llama3')
@@ -230,19 +231,62 @@ describe('the tokenizer', () => {
     const json = { ...byteLevelJson, pre_tokenizer }
     const model = writeTokenizer({
       'tokenizer.json': json,
-      'tokenizer_config.json': { bos_token: '<s>', eos_token: '</s>' },
+      'tokenizer_config.json': { bos_token: '<s>', eos_token: '</s>', unk_token: '</s>' },
     })
     const file = at(`${pre}.gguf`)
     const vocabulary = vocabularyOf(model, 273)
     expect(vocabulary.get('tokenizer.ggml.pre')).toBe(pre)
+    const { i32s: kinds } = vocabulary.get('tokenizer.ggml.token_type') as { i32s: number[] }
+    expect(kinds[loadTokenizer(model).eosId!]).toBe(tokenKinds.control)
     writeGguf(file, vocabulary, [], () => [])
     const tokenizer = loadTokenizer(file)
     const ours = loadTokenizer(model)
     for (const text of texts) expect(tokenizer.encode(text)).toEqual(ours.encode(text))
   })
 
+  // a blank opens each text, in either spelling, or does not; Metaspace leaves it out before another, unlike SentencePiece
   test.each([
-    ['a SentencePiece one', sentencePieceJson, 'model'],
+    ['Prepend', sentencePieceJson, true],
+    ['Metaspace', { ...sentencePieceJson, normalizer: null, pre_tokenizer: metaspace('always') }, true],
+    ['no blank', { ...sentencePieceJson, normalizer: null, pre_tokenizer: metaspace('never') }, false],
+  ])("SentencePiece's comes back, with %s", (_, json, opens) => {
+    const names = { bos_token: '<s>', eos_token: '</s>', unk_token: '<unk>' }
+    const model = writeTokenizer({ 'tokenizer.json': json, 'tokenizer_config.json': { ...names, add_bos_token: true } })
+    const vocabulary = vocabularyOf(model, loadTokenizer(model).vocabSize)
+    expect(vocabulary.get('tokenizer.ggml.add_space_prefix')).toBe(opens)
+    const file = at(`${_}.gguf`)
+    writeGguf(file, vocabulary, [], () => [])
+    const [ours, theirs] = [loadTokenizer(model), loadTokenizer(file)]
+    for (const text of texts.filter((text) => !/(^|>) /.test(text))) {
+      for (const specialTokens of [false, true]) {
+        const ids = theirs.encode(text, { specialTokens })
+        expect(ids).toEqual(ours.encode(text, { specialTokens }))
+        expect(theirs.decode(ids)).toBe(ours.decode(ids))
+      }
+    }
+    const { bosId, eosId, addBos, vocabSize } = ours
+    expect(theirs).toMatchObject({ bosId, eosId, addBos, vocabSize })
+  })
+
+  test.each([
+    [
+      'of another kind than BPE',
+      { ...sentencePieceJson, model: { ...sentencePieceJson.model, type: 'Unigram' } },
+      'model',
+    ],
+    [
+      "with a normalizer that is not SentencePiece's",
+      { ...sentencePieceJson, normalizer: { type: 'NFKC' } },
+      'normalizer',
+    ],
+    [
+      'with merges that no scores give',
+      {
+        ...sentencePieceJson,
+        model: { ...sentencePieceJson.model, merges: sentencePieceJson.model.merges.slice(1) },
+      },
+      'merges',
+    ],
     [
       'a way to cut words that llama.cpp has no name for',
       { ...byteLevelJson, pre_tokenizer: { type: 'Whitespace' } },
@@ -250,9 +294,9 @@ describe('the tokenizer', () => {
     ],
     ['more tokens than the embedding has rows', byteLevelJson, 'vocab'],
   ])('that is %s is refused', (_, json, field) => {
-    const model = withTokenizer(`refused-${field}`, json)
+    const model = writeTokenizer({ 'tokenizer.json': json })
     const details = expect.objectContaining({ field })
-    expect(() => exported({ model })).toThrow(expect.objectContaining({ code: 'E_TOKENIZER', details }))
+    expect(() => vocabularyOf(model, 272)).toThrow(expect.objectContaining({ code: 'E_TOKENIZER', details }))
   })
 })
 

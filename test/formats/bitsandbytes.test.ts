@@ -1,14 +1,16 @@
-import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { plan } from 'loram'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { quantizedByConfig } from '../../src/formats/bitsandbytes.ts'
 import { openSafetensors, writeSafetensors } from '../../src/formats/safetensors.ts'
-import { writeMerged } from '../../src/lora/merge.ts'
+import type { Adapter, Matrix } from '../../src/lora/adapter.ts'
+import { logitDifference } from '../../src/lora/difference.ts'
+import { mergeInFloat32, writeMerged } from '../../src/lora/merge.ts'
 import { modelBytes } from '../../src/memory/planner.ts'
 import type { Model } from '../../src/model/model.ts'
 import { openModelFolder, readModel } from '../../src/model/open.ts'
-import { dequantizeNf4, type Nf4Weight } from '../../src/native/nf4.ts'
+import { dequantizeNf4, type Nf4Weight, quantizeNf4 } from '../../src/native/nf4.ts'
 import { pruneModel } from '../../src/prune/prune.ts'
 import { cpu } from '../../src/tensor/device.ts'
 import { bytesPerElement, type DType } from '../../src/tensor/dtype.ts'
@@ -16,7 +18,7 @@ import type { Tensor } from '../../src/tensor/tensor.ts'
 import { neverAborted } from '../../src/worker/protocol.ts'
 import { goldenPath } from '../golden.ts'
 import { expectLogits, forwardLogits, goldenBatch } from '../model/support.ts'
-import { onEveryDevice, readGolden } from '../ops/support.ts'
+import { generator, onEveryDevice, readGolden } from '../ops/support.ts'
 import { expectError, scratchFolder } from './scratch.ts'
 
 const original = goldenPath('nf4', 'checkpoint')
@@ -161,10 +163,61 @@ test('pruning makes a plain model of it', async () => {
   expect((whole(plain) as Tensor).read()).toEqual(dequantizeNf4(whole(load()) as Nf4Weight, 'bf16').read())
 })
 
-test('merging into it is refused', () => {
-  const adapter = { rank: 1, alpha: 1, useRslora: false, dropout: 0, modules: new Map() }
-  const merge = () => writeMerged(openModelFolder(dir).checkpoint, adapter, path.join(dir, 'merged'))
-  expectError(merge, 'E_MODEL', { found: 'NF4', remedy: expect.stringContaining('unmerged') })
+describe('merging an adapter into it', () => {
+  const next = generator(5)
+  const matrix = (rows: number, columns: number, size: number): Matrix => ({
+    shape: [rows, columns],
+    data: Float32Array.from({ length: rows * columns }, () => size * next()),
+  })
+  /** An adapter of `weight` alone. */
+  const adapterOf = (size: number): Adapter => {
+    const modules = new Map([[weight.replace('.weight', ''), { a: matrix(2, 192, size), b: matrix(64, 2, size) }]])
+    return { rank: 2, alpha: 4, useRslora: false, dropout: 0, modules }
+  }
+  const mergeTo = (output: string, adapter: Adapter, force: boolean): void => {
+    const { checkpoint } = openModelFolder(dir)
+    writeMerged(checkpoint, adapter, output, { force })
+    checkpoint.close()
+  }
+  const output = `${dir} merged`
+  beforeEach(() => rmSync(output, { recursive: true, force: true }))
+
+  test('is refused', () => {
+    expectError(() => mergeTo(output, adapterOf(1), false), 'E_MODEL', {
+      found: expect.stringContaining('NF4'),
+      remedy: expect.stringContaining('unmerged'),
+    })
+    expect(existsSync(output)).toBe(false)
+  })
+
+  test.each(['double', 'single'])('where it is forced, quantises that weight again, scales %s', (scales) => {
+    if (scales === 'single') rewrite(singleQuantized)
+    const adapter = adapterOf(0.5)
+    mergeTo(output, adapter, true)
+    expect(openModelFolder(output).warnings).toEqual([])
+    expect(readFileSync(path.join(output, 'config.json'))).toEqual(readFileSync(path.join(dir, 'config.json')))
+    const [before, after] = [load(), load(cpu, output)]
+    const update = adapter.modules.get(weight.replace('.weight', ''))!
+    const sum = mergeInFloat32(dequantizeNf4(downProj(before), 'f32'), update, 2)
+    const want = quantizeNf4(sum, { doubleQuantize: scales === 'double' })
+    expect(dequantizeNf4(downProj(after), 'f32').read()).toEqual(dequantizeNf4(want, 'f32').read())
+    const untouched = (model: Model) => (model.layers[1]!.up.weight as Nf4Weight).packed.read()
+    expect(untouched(after)).toEqual(untouched(before))
+  })
+
+  // A level of NF4 is some tenth of its block's largest value wide: an update of thousandths of it is rounded away
+  test.each([
+    [0.5, 0.02, 0.5],
+    [0.01, 0.9, 1.1],
+  ])('of size %d, the measured loss is between %d and %d of what the adapter does', (size, least, most) => {
+    const adapter = adapterOf(size)
+    mergeTo(output, adapter, true)
+    const { mean, largest, adapter: effect } = logitDifference(dir, adapter, output)
+    expect(effect).toBeGreaterThan(0)
+    expect(mean / effect).toBeGreaterThan(least)
+    expect(mean / effect).toBeLessThan(most)
+    expect(largest).toBeGreaterThan(mean)
+  })
 })
 
 describe('refuses', () => {

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { argmax, type SampleOptions, sample } from '../../src/infer/sample.ts'
+import { argmax, leading, type SampleOptions, sample } from '../../src/infer/sample.ts'
 
 const defaults: SampleOptions = { temperature: 1, topK: 0, topP: 1, seed: 0 }
 const drawn = (logits: Float32Array, options: Partial<SampleOptions>, count: number) =>
@@ -54,6 +54,25 @@ test('top-p keeps the smallest set of likely tokens that reaches p, and all of i
         return needed
       })
       expect(new Set(drawn(logits, { temperature: 100, topP, seed }, 400))).toEqual(new Set(kept))
+    }),
+  )
+})
+
+test('what leads is the start of the sorted order, ties by id, as far as the mark', () => {
+  const tied = fc.array(fc.integer({ min: 0, max: 9 }), { minLength: 1, maxLength: 300 })
+  fc.assert(
+    fc.property(tied, fc.integer({ min: 1, max: 1500 }), (values, mark) => {
+      const logits = Float32Array.from(values)
+      const sorted = values.map((_, id) => id).sort((a, b) => values[b]! - values[a]! || a - b)
+      let reached = 0
+      const expected = sorted.filter((id) => {
+        const needed = reached < mark
+        reached += values[id]! + 1
+        return needed
+      })
+      const ids = Uint32Array.from(values, (_, id) => id)
+      expect(leading(ids, logits, (id) => values[id]! + 1, mark).sort()).toEqual(Uint32Array.from(expected).sort())
+      expect(ids.sort()).toEqual(Uint32Array.from(values, (_, id) => id))
     }),
   )
 })

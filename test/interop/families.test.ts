@@ -6,11 +6,10 @@ import { fileURLToPath } from 'node:url'
 import { afterAll, describe, expect, test } from 'vitest'
 import { expectedTensors } from '../../src/model/config.ts'
 import { openModelFolder } from '../../src/model/open.ts'
-import { cpu } from '../../src/tensor/device.ts'
 import { openTrainable } from '../../src/train/align.ts'
 import { goldenPath } from '../golden.ts'
 import { expectGolden, forwardLogits, loadDirectory } from '../model/support.ts'
-import { readTensors } from '../ops/support.ts'
+import { onEveryDevice, readTensors } from '../ops/support.ts'
 import { backward, batchOf, trainerOf } from '../train/support.ts'
 
 const python = process.env.LORAM_PEER_PYTHON
@@ -33,20 +32,22 @@ describe.skipIf(!python)(`transformers computes what loram does (skipped: ${pyth
   const targets = ids.map((_, i) => ids[i + 1] ?? -100)
   const micro = { ids, targets, positions: ids.map((_, i) => i), bounds: Int32Array.of(0, ids.length) }
 
-  test.each(cases)('%s with %j: logits, loss and the gradients of all weights', (name, changes) => {
-    const dir = mkdtempSync(path.join(folder, name))
-    cpSync(goldenPath('models', name), dir, { recursive: true })
-    const file = path.join(dir, 'config.json')
-    writeFileSync(file, JSON.stringify({ ...JSON.parse(readFileSync(file, 'utf8')), ...changes }))
-    const out = path.join(dir, 'theirs.safetensors')
-    execFileSync(python!, [script, dir, JSON.stringify([...ids]), out])
-    const theirs = readTensors(out)
+  onEveryDevice('a family', (device) => {
+    test.each(cases)('%s with %j: logits, loss and the gradients of all weights', (name, changes) => {
+      const dir = mkdtempSync(path.join(folder, name))
+      cpSync(goldenPath('models', name), dir, { recursive: true })
+      const file = path.join(dir, 'config.json')
+      writeFileSync(file, JSON.stringify({ ...JSON.parse(readFileSync(file, 'utf8')), ...changes }))
+      const out = path.join(dir, 'theirs.safetensors')
+      execFileSync(python!, [script, dir, JSON.stringify([...ids]), out])
+      const theirs = readTensors(out)
 
-    expectGolden(forwardLogits(loadDirectory(dir, cpu), micro), theirs('logits').data)
-    const opened = openModelFolder(dir)
-    const { model, parameters } = openTrainable(opened, [...expectedTensors(opened.config).keys()], cpu)
-    expectGolden([backward(trainerOf(model, parameters), batchOf(micro))], theirs('loss').data)
-    expect(parameters.byName.size).toBeGreaterThan(20)
-    for (const [weight, { grad }] of parameters.byName) expectGolden(grad, theirs(`grad.${weight}`).data)
+      expectGolden(forwardLogits(loadDirectory(dir, device), micro), theirs('logits').data)
+      const opened = openModelFolder(dir)
+      const { model, parameters } = openTrainable(opened, [...expectedTensors(opened.config).keys()], device)
+      expectGolden([backward(trainerOf(model, parameters), batchOf(micro))], theirs('loss').data)
+      expect(parameters.byName.size).toBeGreaterThan(20)
+      for (const [weight, { grad }] of parameters.byName) expectGolden(grad, theirs(`grad.${weight}`).data)
+    })
   })
 })

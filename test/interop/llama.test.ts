@@ -1,9 +1,11 @@
 import { execFileSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { exportModel, loadModel } from 'loram'
 import { describe, expect, test } from 'vitest'
+import { mergesOf, sentencePieceParts } from '../../src/formats/gguf/sentencePiece.ts'
+import { writeCheckpoint } from '../../src/formats/huggingFace.ts'
 import { writeAdapter } from '../../src/formats/peft.ts'
 import type { Adapter, Matrix } from '../../src/lora/adapter.ts'
 import { parseModule } from '../../src/model/model.ts'
@@ -11,6 +13,7 @@ import { openModelFolder } from '../../src/model/open.ts'
 import { loadTokenizer } from '../../src/tokenizer/tokenizer.ts'
 import { writeTinyModel } from '../cli/support.ts'
 import { scratchFolder } from '../formats/scratch.ts'
+import { goldenPath } from '../golden.ts'
 import { generator } from '../ops/support.ts'
 import { shared } from '../tokenizer/tokenizers.ts'
 
@@ -81,6 +84,60 @@ describe.skipIf(!folder)(`llama.cpp runs what loram exports (skipped: ${folder ?
       expect(adapted).not.toEqual(plain)
     },
   )
+
+  /** The golden llama2 with a vocabulary of another size, the tables drawn at random. */
+  function writeWithVocabulary(dir: string, vocabSize: number): void {
+    const random = generator(11)
+    const { checkpoint, config } = openModelFolder(goldenPath('models', 'llama2'))
+    const isTable = (name: string) => /embed_tokens|lm_head/.test(name)
+    writeCheckpoint(dir, {
+      configJson: { ...checkpoint.configJson, vocab_size: vocabSize },
+      entries: Array.from(checkpoint.tensors, ([name, { dtype, shape }]) => ({
+        name,
+        dtype,
+        shape: isTable(name) ? [vocabSize, config.hiddenSize] : shape,
+      })),
+      data: (name) =>
+        isTable(name)
+          ? new Uint8Array(Float32Array.from({ length: vocabSize * config.hiddenSize }, random).buffer)
+          : checkpoint.read(name),
+    })
+    checkpoint.close()
+  }
+
+  test("SentencePiece's tokenizer: the same ids and greedy tokens", async () => {
+    const special = ['<unk>', '<s>', '</s>']
+    const bytes = Array.from({ length: 256 }, (_, i) => `<0x${i.toString(16).toUpperCase().padStart(2, '0')}>`)
+    const words = ['an', 'and', '▁an', '▁and', 'll', 'He', 'llo', 'ello', 'Hello', '▁Hello', '▁▁', 'he', 'the', '▁the']
+    const scores = new Map([...words, '▁', ...'abcdefghijklmnopqrstuvwxyzH.'].map((token, i) => [token, -i]))
+    const vocab = [...special, ...bytes, ...scores.keys()]
+    const model = at('sentencePiece')
+    writeWithVocabulary(model, vocab.length)
+    const json = {
+      ...sentencePieceParts(true),
+      added_tokens: special.map((content, id) => ({ id, content, special: true })),
+      post_processor: null,
+      model: {
+        type: 'BPE',
+        fuse_unk: true,
+        byte_fallback: true,
+        vocab: Object.fromEntries(vocab.map((token, id) => [token, id])),
+        merges: mergesOf(scores),
+      },
+    }
+    const names = { bos_token: '<s>', eos_token: '</s>', unk_token: '<unk>', add_bos_token: true }
+    writeFileSync(path.join(model, 'tokenizer.json'), JSON.stringify(json))
+    writeFileSync(path.join(model, 'tokenizer_config.json'), JSON.stringify(names))
+    await exportModel({ model, type: 'f32', output: at('sentencePiece-gguf') })
+    const file = at('sentencePiece-gguf', 'model-f32.gguf')
+    const prompts = ['Hello', 'and the  hello and', ' thellollo (x) = 3;\n', 'Hell of a </s> 漢字 😀']
+    const plain = theirs(file, prompts, 12)
+    const tokenizer = loadTokenizer(model)
+    expect(plain.map(({ prompt }) => prompt)).toEqual(
+      prompts.map((prompt) => [tokenizer.bosId, ...tokenizer.encode(prompt)]),
+    )
+    expect(plain.map(({ generated }) => generated)).toEqual(await ours(model, prompts, 12))
+  })
 
   describe.skipIf(!existsSync(smol))(`SmolLM2 (skipped: ${existsSync(smol) ? '' : `${smol} is not there`})`, () => {
     const prompts = [

@@ -113,10 +113,19 @@ describe('what is no such model is refused', () => {
 
   test.each<[string, Record<string, GgufEntryValue>, string]>([
     ['no tokenizer', {}, 'tokenizer.ggml.model'],
-    ['SentencePiece', { 'tokenizer.ggml.model': 'llama' }, 'tokenizer.ggml.model'],
+    ["T5's", { 'tokenizer.ggml.model': 't5' }, 'tokenizer.ggml.model'],
+    [
+      'SentencePiece without a score for each token',
+      {
+        'tokenizer.ggml.model': 'llama',
+        'tokenizer.ggml.tokens': ['a', 'b'],
+        'tokenizer.ggml.scores': { f32s: [0] },
+      },
+      'tokenizer.ggml.scores',
+    ],
     [
       'an unknown way to cut words',
-      { 'tokenizer.ggml.model': 'gpt2', 'tokenizer.ggml.pre': 'dbrx' },
+      { 'tokenizer.ggml.model': 'gpt2', 'tokenizer.ggml.tokens': ['a'], 'tokenizer.ggml.pre': 'dbrx' },
       'tokenizer.ggml.pre',
     ],
     ['no tokens', { 'tokenizer.ggml.model': 'gpt2' }, 'tokenizer.ggml.tokens'],

@@ -79,18 +79,9 @@ export function byteLevelTokenizer(config: Record<string, unknown> = {}): Tokeni
 }
 
 const pieces = ['<unk>', ...byteNames.map((byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`)]
-const letters = ['▁', ...'abcdefghijklmnopqrstuvwxyzHI[]/.?!'].concat(
-  '▁H',
-  'He',
-  '▁He',
-  'll',
-  '▁Hell',
-  '▁Hello',
-  'Hello',
-  '▁▁',
-)
+const letters = ['▁', ...'abcdefghijklmnopqrstuvwxyzHI[]/.?!'].concat('▁H', 'He', '▁He', 'll', '▁Hell', '▁Hello', '▁▁')
 const vocab = [...pieces, ...letters]
-const spMerges = ['▁ H', 'H e', '▁H e', 'l l', '▁He ll', '▁Hell o', 'He llo', '▁ ▁']
+const spMerges = ['▁ H', 'H e', '▁ He', '▁H e', 'l l', '▁He ll', '▁Hell o', '▁ ▁']
 
 export const sentencePieceJson = {
   added_tokens: addedTokens(vocab.length),

@@ -11,6 +11,7 @@ export type GgufEntryValue =
   | { u32: number }
   | { f32: number }
   | { i32s: readonly number[] }
+  | { f32s: readonly number[] }
 
 /** A tensor to write, with its rows in the order of the file. */
 export interface GgufEntry {
@@ -79,6 +80,8 @@ function formatValue(value: GgufEntryValue): Buffer[] {
   if ('u32' in value) return [u32(4), u32(value.u32)]
   if ('f32' in value) return [u32(6), Buffer.from(Float32Array.of(value.f32).buffer)]
   if ('i32s' in value) return [u32(9), u32(5), u64(value.i32s.length), Buffer.from(Int32Array.from(value.i32s).buffer)]
+  if ('f32s' in value)
+    return [u32(9), u32(6), u64(value.f32s.length), Buffer.from(Float32Array.from(value.f32s).buffer)]
   return [u32(9), u32(8), u64(value.length), ...value.map(string)]
 }
 
