@@ -65,11 +65,11 @@ export class ConfigError extends LoramError {
 export class MemoryError extends LoramError {
   override name = 'MemoryError'
 }
-/** A device or the native addon is not usable: `E_ADDON`, `E_BUILD`, `E_NODE`, `E_CUDA_NOT_BUILT`; or failed: `E_CUDA`. */
+/** A device, NCCL or the native addon is not usable: `E_ADDON`, `E_BUILD`, `E_NODE`, `E_CUDA_NOT_BUILT`; or failed: `E_CUDA`, `E_NCCL`. */
 export class DeviceError extends LoramError {
   override name = 'DeviceError'
 }
-/** Saving and resuming: `E_VERSION`, `E_LOCKED`, `E_DISK`, `E_RESUME`, `E_NAN_LOSS`. */
+/** Saving and resuming: `E_VERSION`, `E_LOCKED`, `E_DISK`, `E_RESUME`, `E_NAN_LOSS`; several processes: `E_RENDEZVOUS`, `E_RANK`, `E_DIVERGED`. */
 export class RunError extends LoramError {
   override name = 'RunError'
 }

@@ -4,6 +4,7 @@
 #include "../core/cudaLibrary.h"
 #include "../core/parallel.h"
 #include "../ops/ops.h"
+#include "collectives.h"
 #include "errors.h"
 #include "memory.h"
 
@@ -77,9 +78,10 @@ void exportOps(Napi::Env env, Napi::Object exports, OpList<Op...>, OpList<HostOp
 
 Napi::Value threads(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), threadCount()); }
 
-// openCuda(path): why the CUDA library at `path` cannot be used, as a sentence; "" when it can, from then on.
+// openCuda(path, localRank): why the CUDA library at `path` cannot be used, as a sentence; "" when it can, from then on.
 Napi::Value openCuda(const Napi::CallbackInfo& info) {
-  return Napi::String::New(info.Env(), openCudaLibrary(info[0].As<Napi::String>().Utf8Value()));
+  const int localRank = info[1].As<Napi::Number>().Int32Value();
+  return Napi::String::New(info.Env(), openCudaLibrary(info[0].As<Napi::String>().Utf8Value(), localRank));
 }
 
 // What the CUDA library says of the GPU and of its memory, in bytes.
@@ -113,6 +115,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("gpu", Napi::Function::New<gpu>(env, "gpu"));
   exports.Set("synchronize", Napi::Function::New<synchronize>(env, "synchronize"));
   exportMemory(env, exports);
+  exportCollectives(env, exports);
   exportOps(env, exports, Ops{}, HostOps{});
   return exports;
 }

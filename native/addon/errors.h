@@ -22,6 +22,10 @@ auto typed(Napi::Env env, Body body) {
     auto thrown = Napi::Error::New(env, "the system has no memory left");
     thrown.Set("code", "E_MEMORY");
     throw thrown;
+  } catch (const NcclError& error) {
+    auto thrown = Napi::Error::New(env, error.what());
+    thrown.Set("code", "E_NCCL");
+    throw thrown;
   } catch (const GpuError& error) {
     auto thrown = Napi::Error::New(env, error.what());
     thrown.Set("code", "E_CUDA");

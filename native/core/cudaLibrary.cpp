@@ -14,7 +14,7 @@ std::atomic<const CudaLibrary*> opened;
 
 }  // namespace
 
-std::string openCudaLibrary(const std::string& path) {
+std::string openCudaLibrary(const std::string& path, int localRank) {
   if (opened) return "";
   if (access(path.c_str(), R_OK) != 0) return "not there";
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -27,6 +27,7 @@ std::string openCudaLibrary(const std::string& path) {
     return std::string("built for loram ") + library->version + ", this is " + LORAM_VERSION;
   }
   try {
+    library->useGpu(localRank);
     library->properties();
   } catch (const GpuError& error) {
     return error.what();

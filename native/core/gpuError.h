@@ -10,6 +10,10 @@ struct GpuError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+struct NcclError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 struct GpuOutOfMemory : GpuError {
   GpuOutOfMemory(size_t wanted, size_t available)
       : GpuError("out of memory: " + std::to_string(wanted) + " bytes wanted, " + std::to_string(available) + " free"),

@@ -9,6 +9,8 @@ namespace {
 
 thread_local const char* running = "";
 
+int gpu = 0;
+
 std::mutex mutex;
 std::string stoppedBy;  // empty while the backend works
 
@@ -24,7 +26,7 @@ cudaStream_t createStream() {
   cudaStream_t created;
   check(cudaStreamCreateWithFlags(&created, cudaStreamNonBlocking));
   cudaMemPool_t pool;
-  check(cudaDeviceGetDefaultMemPool(&pool, 0));
+  check(cudaDeviceGetDefaultMemPool(&pool, gpu));
   uint64_t kept = keptScratch;
   check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &kept));
   return created;
@@ -33,9 +35,15 @@ cudaStream_t createStream() {
 }  // namespace
 
 void enter(const char* what) {
-  std::lock_guard lock(mutex);
-  if (!stoppedBy.empty()) throw GpuError("the GPU stopped working earlier, " + stoppedBy);
+  {
+    std::lock_guard lock(mutex);
+    if (!stoppedBy.empty()) throw GpuError("the GPU stopped working earlier, " + stoppedBy);
+  }
   running = what;
+  // CUDA has a current GPU for every thread, at first 0.
+  thread_local bool isChosen = false;
+  if (!isChosen) check(cudaSetDevice(gpu));
+  isChosen = true;
 }
 
 void check(cudaError_t status) {
@@ -62,6 +70,18 @@ cudaStream_t stream() {
   return created;
 }
 
+void useGpu(int localRank) {
+  int visible = 0;
+  if (cudaGetDeviceCount(&visible) != cudaSuccess) cudaGetLastError();
+  if (visible > 1 && localRank >= visible) {
+    throw GpuError("local rank " + std::to_string(localRank) + " has no GPU: " + std::to_string(visible) +
+                   " are visible");
+  }
+  gpu = visible > 1 ? localRank : 0;
+}
+
+int gpuIndex() { return gpu; }
+
 GpuProperties gpuProperties() {
   // The runtime has one error for a driver that is not there and one that is too old
   int driver = 0;
@@ -74,7 +94,8 @@ GpuProperties gpuProperties() {
   }
   cudaDeviceProp device;
   cudaFuncAttributes attributes;
-  for (const cudaError_t status : {cudaGetDeviceProperties(&device, 0), cudaFuncGetAttributes(&attributes, probe)}) {
+  for (const cudaError_t status :
+       {cudaGetDeviceProperties(&device, gpu), cudaSetDevice(gpu), cudaFuncGetAttributes(&attributes, probe)}) {
     if (status != cudaSuccess) throw GpuError(cudaGetErrorString(status));
   }
   return {device.name, device.major, device.minor, device.multiProcessorCount, driver};

@@ -21,6 +21,13 @@ void checkAllocation(cudaError_t status, size_t bytes);
 // Everything runs here, in the order of the calls.
 cudaStream_t stream();
 
+// Chooses the GPU, before any other call: of several that are visible the one with this number, else the only one. Throws
+// GpuError when there are several, but not so many.
+void useGpu(int localRank);
+
+// The GPU's number.
+int gpuIndex();
+
 // Throws GpuError when there is no GPU, or none that the kernels here were compiled for.
 GpuProperties gpuProperties();
 

@@ -2,6 +2,7 @@
 #include <mutex>
 
 #include "context.h"
+#include "nccl.h"
 #include "storage.h"
 #include "transfer.h"
 
@@ -29,8 +30,8 @@ void synchronize() {
   check(cudaStreamSynchronize(stream()));
 }
 
-constexpr CudaLibrary library{LORAM_VERSION, gpuProperties,  gpuMemory,   allocateCuda,  allocatePinned,
-                              transfer,      awaitTransfers, synchronize, tableOf(Ops{})};
+const CudaLibrary library{LORAM_VERSION, useGpu,         gpuProperties, gpuMemory,       allocateCuda,  allocatePinned,
+                          transfer,      awaitTransfers, synchronize,   ncclCollectives, tableOf(Ops{})};
 
 }  // namespace
 }  // namespace loram

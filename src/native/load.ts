@@ -4,15 +4,16 @@ import { fileURLToPath } from 'node:url'
 import { DeviceError, messageOf } from '../errors.ts'
 import { checkNode } from '../nodeVersion.ts'
 import { cacheFolder, version } from '../package.ts'
+import { ranksOf } from '../ranks.ts'
 
 /**
  * The addon's exports: memory functions, and one function for every op of `native/ops/ops.h`. Ops take their fields, and
- * upload, download, fill and transfer their tensors, from `frame`, where `pass` puts them.
+ * the others their tensors, from `frame`, where `pass` puts them.
  */
 export interface Addon {
   version: string
   threads(): number
-  openCuda(file: string): string
+  openCuda(file: string, localRank: number): string
   gpu(): Gpu
   synchronize(): void
   frame: Float64Array
@@ -22,6 +23,15 @@ export interface Addon {
   fill(byte: number): void
   transfer(): void
   awaitTransfers(): void
+  openNccl(file: string): string
+  ncclUniqueId(): Uint8Array
+  ncclJoin(id: Uint8Array, rank: number, size: number): void
+  allReduce(): void
+  reduceScatter(): void
+  allGather(): void
+  settle(): void
+  ncclAbort(): void
+  ncclLeave(): void
   release(slot: number): void
   [op: string]: unknown
 }
@@ -131,7 +141,7 @@ export function openCuda(): string {
 function tryCuda(addon: Addon): string {
   for (const candidate of candidates('loram_cuda.so', cudaPackage)) {
     const file = resolved(candidate)
-    const failure = file === undefined ? missing(candidate) : addon.openCuda(file)
+    const failure = file === undefined ? missing(candidate) : addon.openCuda(file, ranksOf()?.localRank ?? 0)
     attempts.cuda.push({ file: file ?? candidate, ...(failure && { failure }) })
     if (failure === '') return ''
   }
