@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 import type { z } from 'zod'
+import { isLeader } from '../ranks.ts'
 import { readConfigFile } from './configFile.ts'
 import { fieldsOf, flagOf } from './fields.ts'
 import { addFlags } from './flags.ts'
@@ -41,6 +42,7 @@ export function addCommand(program: Command, spec: CommandSpec) {
     if (argument && given !== undefined) flags[argument] = isList ? added.args : given
     const config = takesConfigFile && given !== undefined ? readConfigFile(given) : undefined
     const result = await run(resolveOptions(options, flags, config), json)
+    if (!isLeader()) return
     if (json) printJson(result)
     else process.stdout.write(`${show(result)}\n`)
   })

@@ -1,3 +1,4 @@
+import { alone, type Share, shareOf } from '../distributed/group.ts'
 import { ConfigError, DataError } from '../errors.ts'
 import { countTargets, type Example, type Examples } from './encode.ts'
 import { packBestFit } from './packing.ts'
@@ -17,8 +18,9 @@ export interface MicroBatch {
 
 /** What one optimizer step learns from. */
 export interface Batch {
+  /** Of several processes, those that fall to this one. */
   microBatches: MicroBatch[]
-  /** Targets in all micro-batches: what the step's summed loss is divided by. */
+  /** Targets in all micro-batches, other processes' too: what the step's summed loss is divided by. */
   targetCount: number
   epoch: number
   /** Indices of its examples, for reports. */
@@ -39,6 +41,8 @@ export interface BatchOptions {
   seed: number
   /** Leaves out an epoch's last batch where it is not full. */
   dropLast: boolean
+  /** Which micro-batches of each batch are made; default all. */
+  share?: Share
 }
 
 /** Where a stream stands: the epoch, and how many of its examples (rows) were given out. */
@@ -51,6 +55,8 @@ export interface BatchStream extends Iterable<Batch> {
   /** Moves on when a batch is given out. Passed to `batchStream`, the same batches follow. */
   readonly state: BatchState
   readonly batchesPerEpoch: number
+  /** In a full batch, all processes' together. */
+  readonly microBatchesPerBatch: number
 }
 
 /**
@@ -64,7 +70,7 @@ export function batchStream(
   options: BatchOptions,
   { epoch, position }: BatchState = { epoch: 0, position: 0 },
 ): BatchStream {
-  const { batchSize, microBatchSize, sequenceLength, packing, shuffle, seed, dropLast } = options
+  const { batchSize, microBatchSize, sequenceLength, packing, shuffle, seed, dropLast, share = alone } = options
   for (let i = 0; i < examples.length; i++) checkLength(i, examples.tokens(i), sequenceLength)
   const rows = packing ? packedRows(examples, sequenceLength) : { length: examples.length, at: (i: number) => [i] }
   const rowsPerEpoch = dropLast ? rows.length - (rows.length % batchSize) : rows.length
@@ -86,11 +92,16 @@ export function batchStream(
         const end = Math.min(state.position + batchSize, rowsPerEpoch)
         const chosen = Array.from(order.subarray(state.position, end), (row) => rows.at(row))
         state.position = end
-        yield makeBatch(examples, chosen, microBatchSize, state.epoch)
+        yield makeBatch(examples, chosen, microBatchSize, state.epoch, share)
       }
     }
   }
-  return { state, batchesPerEpoch: Math.ceil(rowsPerEpoch / batchSize), [Symbol.iterator]: batches }
+  return {
+    state,
+    batchesPerEpoch: Math.ceil(rowsPerEpoch / batchSize),
+    microBatchesPerBatch: Math.ceil(batchSize / microBatchSize),
+    [Symbol.iterator]: batches,
+  }
 }
 
 /** Every example once and in order, for evaluation. */
@@ -121,13 +132,13 @@ function packedRows(examples: Examples, sequenceLength: number): Rows {
   return { length: bounds.length - 1, at: (row) => [...members.subarray(bounds[row], bounds[row + 1])] }
 }
 
-function makeBatch(examples: Examples, rows: number[][], microBatchSize: number, epoch: number): Batch {
-  const microBatches: MicroBatch[] = []
-  for (let i = 0; i < rows.length; i += microBatchSize) {
-    const members = rows.slice(i, i + microBatchSize).flat()
-    microBatches.push(concatenate(members.map((member) => examples.at(member))))
-  }
-  const targetCount = microBatches.reduce((sum, { targets }) => sum + countTargets(targets), 0)
+function makeBatch(examples: Examples, rows: number[][], microBatchSize: number, epoch: number, share: Share): Batch {
+  const read = rows.map((row) => row.map((member) => examples.at(member)))
+  const micros = Array.from({ length: Math.ceil(rows.length / microBatchSize) }, (_, i) =>
+    read.slice(i * microBatchSize, (i + 1) * microBatchSize).flat(),
+  )
+  const targetCount = read.flat().reduce((sum, { targets }) => sum + countTargets(targets), 0)
+  const microBatches = Array.from(shareOf(micros, share), concatenate)
   return { microBatches, targetCount, epoch, examples: rows.flat() }
 }
 

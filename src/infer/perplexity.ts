@@ -1,5 +1,6 @@
 import { type BatchOptions, evaluationBatches, type MicroBatch } from '../data/batches.ts'
 import type { Example } from '../data/encode.ts'
+import { alone, type Group, shareOf, total } from '../distributed/group.ts'
 import { arenaFor, fullMicroBatch } from '../memory/measure.ts'
 import { headLoss, targetsOf } from '../model/head.ts'
 import { type Model, modelForward } from '../model/model.ts'
@@ -19,28 +20,32 @@ export interface Evaluation {
   targets: number
 }
 
-/** Mean loss of `model` over `batches`; every target weighs the same. `undefined`: the signal was aborted before the end. */
+/**
+ * Mean loss of `model` over `batches`; every target weighs the same.
+ * @param group whose processes divide the batches among them; all get the result
+ * @returns `undefined`: the signal was aborted before the end
+ */
 export function evaluateLoss(
   model: Model,
   arena: Arena,
   batches: Iterable<MicroBatch>,
   signal: StopSignal,
+  group: Group = alone,
 ): Evaluation | undefined {
-  let sum = 0
-  let tokens = 0
-  let targets = 0
-  for (const batch of batches) {
+  const sums = { loss: 0, tokens: 0, targets: 0 }
+  for (const batch of shareOf(batches, group)) {
     if (signal.aborted) return undefined
     const start = arena.mark()
     const learnt = targetsOf(batch.targets)
     const loss = zeros(arena, [1], 'f32')
     const x = modelForward(model, arena, toDevice(arena, batch))
     headLoss(model.head, model.constants.rmsNormEps, x, learnt, 1, loss)
-    sum += loss.item()
-    tokens += batch.ids.length
-    targets += learnt.rows.length
+    sums.loss += loss.item()
+    sums.tokens += batch.ids.length
+    sums.targets += learnt.rows.length
     arena.release(start)
   }
+  const [sum, tokens, targets] = total(group, [sums.loss, sums.tokens, sums.targets])
   const loss = sum / targets
   return { perplexity: Math.exp(loss), loss, tokens, targets }
 }

@@ -1,3 +1,4 @@
+import { alone, type Group } from '../distributed/group.ts'
 import { adamW } from '../native/optimizer.ts'
 import { type Tensor, zeros } from '../tensor/tensor.ts'
 import type { ParameterSet } from './parameters.ts'
@@ -12,7 +13,7 @@ export interface AdamWOptions {
 /** torch's and the paper's defaults. */
 export const adamWDefaults: AdamWOptions = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0 }
 
-/** AdamW (arXiv 1711.05101) over a parameter set: two moments in f32 beside every value. */
+/** AdamW (arXiv 1711.05101) over a parameter set: two moments in f32 beside every value that this process keeps. */
 export class AdamW {
   readonly firstMoment: Tensor
   readonly secondMoment: Tensor
@@ -35,10 +36,11 @@ export class AdamW {
     this.secondMoment.dispose()
   }
 
-  update(learningRate: number): void {
+  /** @param group of the processes that divide the parameters, each of which must call it */
+  update(learningRate: number, group: Group = alone): void {
     const { parameters } = this
-    const { values, grads } = parameters
-    adamW(values, grads, this.firstMoment, this.secondMoment, { ...this.options, learningRate, step: ++this.step })
-    parameters.round()
+    const { values, ownGrads } = parameters
+    adamW(values, ownGrads, this.firstMoment, this.secondMoment, { ...this.options, learningRate, step: ++this.step })
+    parameters.publish(group)
   }
 }

@@ -1,5 +1,6 @@
 import { batchStream } from '../data/batches.ts'
 import type { Examples } from '../data/encode.ts'
+import { alone, isFirst, type Share, type SharedContext } from '../distributed/group.ts'
 import { type Checkpoint, writeCheckpoint } from '../formats/huggingFace.ts'
 import type { Adapter } from '../lora/adapter.ts'
 import { adapterFrom, addAdapter, loraDefaults } from '../lora/attach.ts'
@@ -17,12 +18,11 @@ import { cpu } from '../tensor/device.ts'
 import { disposing } from '../tensor/disposing.ts'
 import type { Device, Tensor } from '../tensor/tensor.ts'
 import { zeros } from '../tensor/tensor.ts'
-import type { Context } from '../worker/protocol.ts'
 import { AdamW, adamWDefaults } from './adamW.ts'
 import type { RunEvent } from './events.ts'
 import { hostInputs } from './layerInputs.ts'
 import { runLoop } from './loop.ts'
-import { type Parameter, ParameterSet } from './parameters.ts'
+import { ParameterSet, type Trained } from './parameters.ts'
 import { type RecomputePlan, recomputePlans } from './recompute.ts'
 import { accumulate } from './step.ts'
 import { type OpenTeacher, openTeacher } from './teacher.ts'
@@ -41,30 +41,38 @@ export interface Trainable {
   model: Model
   parameters: ParameterSet
   /** Weights that train and whose zeros are what pruning cut, and stay. */
-  sparse?: Parameter[]
+  sparse?: Trained[]
 }
 
-/** A model whose weights `names` train: they lie in f32 in a parameter set. The others are read as they are stored. */
+/**
+ * A model whose weights `names` train: they lie in f32 in a parameter set, which the processes of `share` divide. The others are
+ * read as they are stored.
+ */
 export function openTrainable(
   { checkpoint, config }: OpenCheckpoint,
   names: readonly string[],
   device: Device,
+  share: Share = alone,
 ): Required<Trainable> {
   const shapes = expectedTensors(config)
-  const parameters = new ParameterSet(device, new Map(names.map((name) => [name, shapes.get(name)!])))
-  const weight = (name: string): Tensor => {
+  const parameters = new ParameterSet(device, new Map(names.map((name) => [name, shapes.get(name)!])), { share })
+  for (const [name, { value }] of parameters.byName) {
     const stored = readTensor(checkpoint, name, device)
-    const parameter = parameters.byName.get(name)
-    if (!parameter) return converted(stored, stored.shape.length === 1 ? 'f32' : heldDtype(device, stored.dtype))
-    copyInto(stored, parameter.value)
+    copyInto(stored, value)
     stored.dispose()
-    return parameter.value
+  }
+  parameters.round()
+  const weight = (name: string): Tensor => {
+    const parameter = parameters.byName.get(name)
+    if (parameter) return parameter.operand
+    const stored = readTensor(checkpoint, name, device)
+    return converted(stored, stored.shape.length === 1 ? 'f32' : heldDtype(device, stored.dtype))
   }
   const model = buildModel(config, device, { linear: weight, table: weight, vector: weight })
   trainWeights(model, parameters)
   const isSparse = (name: string) =>
     checkpoint.pruning?.pattern !== undefined && name.endsWith('.weight') && parseModule(name) !== undefined
-  return { model, parameters, sparse: names.filter(isSparse).map((name) => parameters.get(name)) }
+  return { model, parameters, sparse: names.filter(isSparse).flatMap((name) => parameters.ownOf(name) ?? []) }
 }
 
 /** Lets backward add the gradients of `parameters`, which are weights of `model`, to theirs. */
@@ -94,13 +102,17 @@ export function align(
   device: Device,
   folder: string,
   dir: string,
-  context: Context<RunEvent>,
+  context: SharedContext<RunEvent>,
 ): void {
   const { lora, distill, seed } = options
   const teacher = distill && openTeacher(distill, source, device)
-  const trainable = lora ? openPairs(source, lora, seed, device) : openTrainable(source, alignedNames(source), device)
+  const trainable = lora
+    ? openPairs(source, lora, seed, device)
+    : openTrainable(source, alignedNames(source), device, context.group)
   try {
     alignModel(trainable, examples, options, folder, context, teacher)
+    trainable.parameters.gather(trainable.parameters.values, context.group)
+    if (!isFirst(context.group)) return
     if (lora) writeMergedPairs(source.checkpoint, adapterFrom(trainable.parameters, pairsOf(lora), dir), dir)
     else writeAligned(source.checkpoint, trainable.parameters, dir)
   } finally {
@@ -130,11 +142,12 @@ function alignModel(
   examples: Examples,
   options: AlignOptions,
   folder: string,
-  context: Context<RunEvent>,
+  context: SharedContext<RunEvent>,
   teacher: OpenTeacher | undefined,
 ): void {
   const { microBatchSize, sequenceLength, weightDecay, maxGradNorm, steps, seed, resume } = options
   const { device, config } = model
+  const { group } = context
   const tokens = microBatchSize * sequenceLength
   const hostFor = (on: Device, recompute: RecomputePlan) => hostInputs(on, recompute, tokens, config.hiddenSize)
   const twin = metaTwin(model)
@@ -144,7 +157,7 @@ function alignModel(
       const trainer = { model: twin, arena, host: hostFor(arena, recompute), recompute }
       accumulate(trainer, fullMicroBatch(tokens), 1, zeros(arena, [1], 'f32'), { teacher: teacherTwin })
     })
-  const streamOptions = { ...options, packing: false, shuffle: true, dropLast: false }
+  const streamOptions = { ...options, packing: false, shuffle: true, dropLast: false, share: group }
   disposing((own) => {
     const optimizer = own(new AdamW(parameters, { ...adamWDefaults, weightDecay }))
     const budget = memoryBudget(undefined, device.kind === 'cuda')
@@ -156,7 +169,7 @@ function alignModel(
     runLoop(
       {
         stage: 'align',
-        trainer: { model, parameters, sparse, teacher, optimizer, arena, host, maxGradNorm, recompute, dropout },
+        trainer: { model, parameters, sparse, teacher, optimizer, arena, host, maxGradNorm, recompute, dropout, group },
         batches: (state) => batchStream(examples, streamOptions, state),
         schedule: { ...options, totalSteps: steps },
         folder,
@@ -172,7 +185,7 @@ function alignModel(
 /** A checkpoint of alignment holds three times the model in f32, so they are rare. */
 const alignSaveSteps = 100
 
-/** Writes the aligned model: the trained weights rounded to the dtype they were stored in, all else copied. */
+/** Writes the aligned model: the trained weights, which must be gathered, rounded to the dtype they were stored in, all else copied. */
 export function writeAligned(checkpoint: Checkpoint, parameters: ParameterSet, dir: string): void {
   writeCheckpoint(dir, {
     configJson: checkpoint.configJson,

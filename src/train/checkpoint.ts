@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import path from 'node:path'
 import { z } from 'zod'
 import type { BatchState } from '../data/batches.ts'
+import { alone, type Group, isFirst } from '../distributed/group.ts'
 import { RunError } from '../errors.ts'
 import { buildFolder, writeFileAtomic } from '../formats/atomic.ts'
 import { formatJson, readJsonObject } from '../formats/json.ts'
@@ -45,7 +46,7 @@ const folderOf = (dir: string, step: number) => path.join(dir, `step-${String(st
 
 /**
  * Writes everything training needs to go on from here as the folder `dir/step-<n>`, which appears whole or not at all, and
- * removes all but the newest `keep`.
+ * removes all but the newest `keep`. Of several processes each must call it; rank 0 writes.
  */
 export function saveCheckpoint(
   dir: string,
@@ -53,12 +54,20 @@ export function saveCheckpoint(
   optimizer: AdamW,
   progress: Progress,
   keep: number,
+  group: Group = alone,
 ): string {
   const folder = folderOf(dir, progress.step)
+  const { firstMoment, secondMoment } = optimizer
+  if (!isFirst(group)) {
+    for (const part of [parameters.values, firstMoment, secondMoment]) parameters.gather(part, group)
+    return folder
+  }
   rmSync(folder, { recursive: true, force: true })
   buildFolder(folder, (temporary) => {
+    parameters.gather(parameters.values, group)
     saveParameters(path.join(temporary, parametersFile), parameters)
-    const moments = { first_moment: optimizer.firstMoment, second_moment: optimizer.secondMoment }
+    const moment = (part: Tensor) => ({ shape: [parameters.size], read: () => parameters.gather(part, group).read() })
+    const moments = { first_moment: moment(firstMoment), second_moment: moment(secondMoment) }
     saveTensors(path.join(temporary, optimizerFile), new Map(Object.entries(moments)))
     const sha256 = Object.fromEntries(
       [parametersFile, optimizerFile].map((name) => [name, digest(path.join(temporary, name))]),
@@ -99,8 +108,9 @@ export function restoreNewest(
     }
     loadParameters(path.join(folder, parametersFile), parameters)
     const moments = openSafetensors(path.join(folder, optimizerFile))
-    optimizer.firstMoment.write(moments.read('first_moment'))
-    optimizer.secondMoment.write(moments.read('second_moment'))
+    const part = (name: string) => parameters.partOf(moments.read(name))
+    optimizer.firstMoment.write(part('first_moment'))
+    optimizer.secondMoment.write(part('second_moment'))
     moments.close()
     optimizer.step = state.progress.step
     return state.progress
@@ -141,9 +151,9 @@ function parsed(file: string): Record<string, unknown> | undefined {
 
 const digest = (file: string) => createHash('sha256').update(readFileSync(file)).digest('hex')
 
-/** The values of all parameters by name, in f32. */
-export function saveParameters(file: string, parameters: ParameterSet): void {
-  saveTensors(file, new Map(Array.from(parameters.byName, ([name, { value }]) => [name, value])))
+/** The values of all parameters by name, in f32; what processes divide must be gathered. */
+export function saveParameters(file: string, { byName }: ParameterSet): void {
+  saveTensors(file, new Map(Array.from(byName, ([name, { value }]) => [name, value])))
 }
 
 export function loadParameters(file: string, parameters: ParameterSet): void {
@@ -153,7 +163,7 @@ export function loadParameters(file: string, parameters: ParameterSet): void {
   saved.close()
 }
 
-function saveTensors(file: string, tensors: ReadonlyMap<string, Tensor>): void {
-  const entries = Array.from(tensors, ([name, { dtype, shape }]) => ({ name, dtype, shape: [...shape] }))
+function saveTensors(file: string, tensors: ReadonlyMap<string, Pick<Tensor, 'shape' | 'read'>>): void {
+  const entries = Array.from(tensors, ([name, { shape }]) => ({ name, dtype: 'f32' as const, shape: [...shape] }))
   writeSafetensors(file, entries, (name) => new Uint8Array(tensors.get(name)!.read().buffer))
 }

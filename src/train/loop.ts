@@ -1,10 +1,11 @@
 import { mkdirSync } from 'node:fs'
 import path from 'node:path'
 import type { Batch, BatchState, BatchStream } from '../data/batches.ts'
+import { type Group, isFirst, type SharedContext, total } from '../distributed/group.ts'
 import { AbortError, RunError } from '../errors.ts'
 import { writing } from '../formats/disk.ts'
 import type { Evaluation } from '../infer/perplexity.ts'
-import type { Context } from '../worker/protocol.ts'
+import { requireAgreement } from './agreement.ts'
 import { loadParameters, type Progress, restoreNewest, saveCheckpoint, saveParameters } from './checkpoint.ts'
 import type { RunEvent, Stage } from './events.ts'
 import { learningRateAt, type ScheduleOptions } from './schedule.ts'
@@ -29,10 +30,10 @@ const bestFile = 'best.safetensors'
 /**
  * Trains for `schedule.totalSteps` steps, or until evaluations stop improving. Afterwards the parameters are those of the
  * best evaluation where there are evaluations, else the last ones.
- * @throws {AbortError} the caller's signal, at the end of a step, with a checkpoint written
- * @throws {RunError} `E_NAN_LOSS`: the loss is no number
+ * @throws {AbortError} the signal of this process or another one, in all of them at the end of the same step, with a checkpoint written
+ * @throws {RunError} `E_NAN_LOSS`: the loss is no number; `E_DIVERGED`: processes have different parameters
  */
-export function runLoop(options: LoopOptions, { emit, signal }: Context<RunEvent>): Progress {
+export function runLoop(options: LoopOptions, { emit, signal, group }: SharedContext<RunEvent>): Progress {
   const { stage, trainer, schedule, folder, evaluation } = options
   const { parameters, optimizer } = trainer
   const resumed = options.resume
@@ -45,34 +46,44 @@ export function runLoop(options: LoopOptions, { emit, signal }: Context<RunEvent
   let savedStep = progress.step
   const save = () => {
     savedStep = progress.step
-    const saved = saveCheckpoint(folder, parameters, optimizer, progress, options.keepCheckpoints)
+    requireAgreement(group, parameters, progress.step)
+    const saved = saveCheckpoint(folder, parameters, optimizer, progress, options.keepCheckpoints, group)
+    group.barrier()
     emit({ type: 'checkpoint', stage, step: progress.step, folder: saved })
   }
 
-  writing(folder, () => mkdirSync(folder, { recursive: true }))
+  for (const message of unevenness(stream, group)) emit({ type: 'notice', message })
+  group.barrier()
+  requireAgreement(group, parameters, progress.step)
+  if (isFirst(group)) writing(folder, () => mkdirSync(folder, { recursive: true }))
   const source = stream[Symbol.iterator]()
   for (;;) {
     if (evaluation && isDue(progress, evaluation.every, schedule.totalSteps)) record(evaluation.evaluate())
     const isLast = progress.step >= schedule.totalSteps || isStale(progress, evaluation?.patience)
     const isSaved = progress.step === savedStep || progress.step % options.saveSteps !== 0
-    if (signal.aborted || isLast || !isSaved) save()
-    if (signal.aborted) {
+    const [aborted] = total(group, [Number(signal.aborted)])
+    if (aborted || isLast || !isSaved) save()
+    if (aborted) {
       throw new AbortError(`${stage} was aborted after step ${progress.step}`, { remedy: 'resume to go on from there' })
     }
     if (isLast) break
     step(source.next().value)
   }
-  if (progress.best) loadParameters(path.join(folder, bestFile), parameters)
+  if (progress.best) {
+    group.barrier()
+    loadParameters(path.join(folder, bestFile), parameters)
+  }
   return progress
 
   function step(batch: Batch): void {
     const began = performance.now()
     const { totalSteps } = schedule
     const learningRate = learningRateAt(schedule, progress.step)
-    const { loss, gradNorm } = trainStep(trainer, batch, learningRate)
+    const { loss: part, gradNorm } = trainStep(trainer, batch, learningRate)
+    const read = batch.microBatches.reduce((sum, { ids }) => sum + ids.length, 0)
+    const [loss, tokens] = total(group, [part, read])
     if (!Number.isFinite(loss)) throw notANumber(stage, progress, batch, folder)
     progress.step++
-    const tokens = batch.microBatches.reduce((sum, { ids }) => sum + ids.length, 0)
     const tokensPerSecond = (1000 * tokens) / (performance.now() - began)
     emit({ type: 'step', stage, step: progress.step, totalSteps, loss, gradNorm, learningRate, tokensPerSecond })
   }
@@ -85,10 +96,18 @@ export function runLoop(options: LoopOptions, { emit, signal }: Context<RunEvent
       progress.evaluationsSinceBest++
       return
     }
-    saveParameters(path.join(folder, bestFile), parameters)
+    if (isFirst(group)) saveParameters(path.join(folder, bestFile), parameters)
     progress.best = { step: progress.step, loss: result.loss }
     progress.evaluationsSinceBest = 0
   }
+}
+
+/** What to tell of micro-batches that processes cannot divide evenly. */
+function unevenness({ microBatchesPerBatch }: BatchStream, { size }: Group): string[] {
+  if (microBatchesPerBatch % size === 0) return []
+  return [
+    `a step's ${microBatchesPerBatch} micro-batches cannot be divided evenly among ${size} processes: some wait for others`,
+  ]
 }
 
 /** Whether the evaluation after the current step is still to be made; an abort may have come between. */

@@ -3,6 +3,8 @@ import type { Dataset } from '../data/cache.ts'
 import type { Examples } from '../data/encode.ts'
 import { corpusExamples, loadExamples } from '../data/index.ts'
 import { describeStatistics } from '../data/statistics.ts'
+import { firstBeforeOthers, isFirst, ruling, type SharedContext } from '../distributed/group.ts'
+import { together } from '../distributed/join.ts'
 import { AbortError, ConfigError } from '../errors.ts'
 import { fingerprint } from '../formats/huggingFace.ts'
 import { writeAdapter } from '../formats/peft.ts'
@@ -29,7 +31,7 @@ import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts'
 import type { Context } from '../worker/protocol.ts'
 import { align as alignTo } from './align.ts'
 import type { RunEvent, Stage } from './events.ts'
-import { openRunFolder, type RunFolder } from './runFolder.ts'
+import { followRunFolder, openRunFolder, type RunFolder } from './runFolder.ts'
 import { sampleAnswers } from './samples.ts'
 import { openSinks } from './sinks.ts'
 import { type Material, trainAdapter } from './trainAdapter.ts'
@@ -50,11 +52,20 @@ export interface TrainResult {
 
 /**
  * The whole of LoRAM: prune, align, train on the small model, recover. What is finished of an earlier run is used again
- * when it resumes.
+ * when it resumes. Where the environment names several processes, they align and train together; rank 0 does the rest.
  */
 export async function trainLoRAMRun(options: ResolvedOptions, context: Context<RunEvent>): Promise<TrainResult> {
-  const began = performance.now()
   const device = openDevice(options.device)
+  return together(device, context, (shared) => runStages(options, device, shared))
+}
+
+async function runStages(
+  options: ResolvedOptions,
+  device: Device,
+  context: SharedContext<RunEvent>,
+): Promise<TrainResult> {
+  const began = performance.now()
+  const { group } = context
   const source = openModelFolder(options.model)
   if (options.recover.scale !== 1 && !options.prune && !source.checkpoint.pruning) {
     throw new ConfigError('E_CONFIG', 'there is nothing to recover from a model that is not pruned', {
@@ -63,22 +74,25 @@ export async function trainLoRAMRun(options: ResolvedOptions, context: Context<R
     })
   }
   const tokenizer = loadTokenizer(options.model)
-  const notices: string[] = [`computing on ${describeDevice(device)}`, ...source.warnings]
-  const folder = openRunFolder(options, (message) => notices.push(message))
-  const sinks = openSinks(options, folder.at('tensorboard'))
+  const place = group.size === 1 ? describeDevice(device) : `${group.size} times ${describeDevice(device)}`
+  const notices: string[] = [`computing on ${place}`, ...source.warnings]
+  const folder = isFirst(group)
+    ? openRunFolder(options, (message) => notices.push(message))
+    : followRunFolder(options.output)
+  const sinks = isFirst(group) ? openSinks(options, folder.at('tensorboard')) : []
   const emit = (event: RunEvent) => {
     folder.log(event)
     for (const sink of sinks) sink.write(event)
     context.emit(event)
   }
   const datasets: Dataset[] = []
-  const run: Run = { options, device, tokenizer, folder, datasets, context: { emit, signal: context.signal } }
+  const run: Run = { options, device, tokenizer, folder, datasets, context: { ...context, emit } }
   try {
     for (const message of notices) emit({ type: 'notice', message })
     folder.remember('model', { loram: addon().version, fingerprint: fingerprint(source.checkpoint) })
-    const examples = await loadData(run)
+    const examples = await firstBeforeOthers(group, () => loadData(run))
     const [train, held] = datasets.map(({ digest }) => digest)
-    const preserved = await preservedText(run)
+    const preserved = await firstBeforeOthers(group, () => preservedText(run))
     const preserve = preserved && { preserve: preserved.digest }
     folder.remember('data', { train, eval: held ?? null, ...preserve })
     const small = await alignStage(run, await pruneStage(run, source))
@@ -110,7 +124,7 @@ interface Run {
   folder: RunFolder
   /** What is loaded, to be closed at the end. */
   datasets: Dataset[]
-  context: Context<RunEvent>
+  context: SharedContext<RunEvent>
 }
 
 /** Does a stage whose result is a folder, unless the folder is there. */
@@ -121,11 +135,12 @@ async function folderStage(
   work: (dir: string) => Promise<void>,
 ): Promise<OpenCheckpoint> {
   const dir = folder.at(name)
-  const status = existsSync(dir) ? 'reused' : 'finished'
+  const status = ruling(context.group, existsSync(dir)) ? 'reused' : 'finished'
   if (status === 'finished') {
     context.emit({ type: 'stage', stage, status: 'started' })
     await work(dir)
   }
+  context.group.barrier()
   context.emit({ type: 'stage', stage, status })
   if (context.signal.aborted) throw new AbortError(`aborted after ${stage}`, { remedy: 'resume to go on from there' })
   return openModelFolder(dir)
@@ -135,6 +150,7 @@ async function pruneStage(run: Run, source: OpenCheckpoint): Promise<OpenCheckpo
   const { prune, seed, data } = run.options
   if (!prune) return source
   return folderStage(run, 'prune', 'pruned', async (dir) => {
+    if (!isFirst(run.context.group)) return
     const ratio = ratioForMemory(run, prune, source)
     await pruneModel(
       source,
@@ -157,9 +173,8 @@ async function alignStage(run: Run, pruned: OpenCheckpoint): Promise<OpenCheckpo
     })
   }
   return folderStage(run, 'align', 'aligned', async (dir) => {
-    const { examples } = await keep(
-      run,
-      corpusExamples(align.data, run.tokenizer, align.sequenceLength, loadContext(run)),
+    const { examples } = await firstBeforeOthers(run.context.group, () =>
+      keep(run, corpusExamples(align.data, run.tokenizer, align.sequenceLength, loadContext(run))),
     )
     const teacher = align.distill && { teacher: prune && model, ...align.distill }
     const settings = { ...align, ...(teacher && { distill: teacher }), seed, resume }
@@ -186,6 +201,7 @@ function trainStage(
       own({ dispose: () => disposeModel(model) })
       context.emit({ type: 'notice', message: `loaded ${describeLoading(loading)}` })
       const sample = (step: number) => {
+        if (!isFirst(context.group)) return
         for (const answer of sampleAnswers(model, tokenizer, examples.eval ?? examples.train, options.log.samples))
           context.emit({ type: 'sample', stage: 'train', step, ...answer })
       }
@@ -212,18 +228,19 @@ function recoverStage(
   const { options, context } = run
   const { pruning } = checkpoint
   const trained = { ...adapter, base: fingerprint(checkpoint) }
+  const write = isFirst(context.group) ? writeAdapter : () => {}
   if (!pruning) {
-    writeAdapter(options.output, trained)
+    write(options.output, trained)
     return undefined
   }
   context.emit({ type: 'stage', stage: 'recover', status: 'started' })
   const { fill, scale } = options.recover
   const recovered = options.prune?.rotate
     ? { ...adapter, base: pruning.source.fingerprint, baseModel: pruning.source.name }
-    : recoverAdapter(writePrunedAdapter(run, trained, pruning), pruning, fill)
+    : recoverAdapter(prunedAdapter(run, trained, pruning, write), pruning, fill)
   const best = scale === 'auto' ? scaleOnHeldOut(run, recovered, original, examples.eval!) : undefined
   const scaled = scaleAdapter(recovered, best?.scale ?? (scale as number))
-  writeAdapter(options.output, finishing ? finish(run, scaled, original, examples, finishing) : scaled)
+  write(options.output, finishing ? finish(run, scaled, original, examples, finishing) : scaled)
   context.emit({ type: 'stage', stage: 'recover', status: 'finished' })
   return best
 }
@@ -252,13 +269,12 @@ function finish(
 function finishingPlan(run: Run, { config }: OpenCheckpoint): MemoryPlan | undefined {
   const { recover, prune, ...options } = run.options
   if (!recover.finish) return undefined
-  const budget = memoryBudget(options.memory, run.device.kind === 'cuda')
-  return planWithin(config, trainingShape({ ...options, recover }), options.train, budget, run.device)
+  return planWithin(config, trainingShape({ ...options, recover }), options.train, budgetOf(run), run.device)
 }
 
-function writePrunedAdapter({ folder }: Run, trained: Adapter, pruning: PruningPlan): Adapter {
+function prunedAdapter({ folder }: Run, trained: Adapter, pruning: PruningPlan, write: typeof writeAdapter): Adapter {
   const small = { ...trained, pruning: planDigest(pruning) }
-  writeAdapter(folder.at('prunedAdapter'), small, { 'pruning.json': formatPruning(pruning) })
+  write(folder.at('prunedAdapter'), small, { 'pruning.json': formatPruning(pruning) })
   return small
 }
 
@@ -311,9 +327,15 @@ function nothingHeld(examples: number, evalSplit: number): ConfigError {
   })
 }
 
-function memoryPlan({ options, device }: Run, { config }: OpenCheckpoint): MemoryPlan {
-  const budget = memoryBudget(options.memory, device.kind === 'cuda')
-  return planWithin(config, trainingShape(options), options.train, budget, device)
+function memoryPlan(run: Run, { config }: OpenCheckpoint): MemoryPlan {
+  const { options, device } = run
+  return planWithin(config, trainingShape(options), options.train, budgetOf(run), device)
+}
+
+/** The same for all processes: that of the GPU with the least room. */
+function budgetOf({ options, device, context: { group } }: Run): number {
+  group.barrier()
+  return Math.min(...group.gather([memoryBudget(options.memory, device.kind === 'cuda')]).flat())
 }
 
 const trainingShape = ({ quantize, quantizeTables, lora, train, data, prune }: ResolvedOptions): TrainingShape => ({

@@ -65,6 +65,14 @@ export function openRunFolder(options: ResolvedOptions, notice: (message: string
   }
 }
 
+/** The folder of a run that another process has opened, and alone writes. */
+export const followRunFolder = (output: string): RunFolder => ({
+  at: (name) => path.join(output, 'run', name),
+  remember() {},
+  log() {},
+  close() {},
+})
+
 const occupied = (output: string) =>
   new ConfigError('E_CONFIG', `${output} holds a run already`, {
     field: 'output',

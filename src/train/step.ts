@@ -1,15 +1,17 @@
 import type { Batch, MicroBatch } from '../data/batches.ts'
+import { alone, type Group } from '../distributed/group.ts'
 import { blockBackward, blockForward, kept, remade, type Tokens } from '../model/block.ts'
 import { headLoss, type Teaching, targetsOf } from '../model/head.ts'
 import type { Dropout } from '../model/linear.ts'
 import { embed, embedBackward, type Model, modelForward } from '../model/model.ts'
-import { clipGradNorm, keepZeros } from '../native/optimizer.ts'
+import { keepZeros } from '../native/optimizer.ts'
 import type { Arena } from '../tensor/arena.ts'
 import { awaitTransfers } from '../tensor/hostMemory.ts'
 import { type Tensor, tensorFrom, zeros } from '../tensor/tensor.ts'
 import type { AdamW } from './adamW.ts'
+import { clip, GradientSum } from './gradients.ts'
 import { LayerInputs } from './layerInputs.ts'
-import type { Parameter, ParameterSet } from './parameters.ts'
+import type { ParameterSet, Trained } from './parameters.ts'
 import type { Preservation } from './preserve.ts'
 import { type RecomputePlan, recomputeOf } from './recompute.ts'
 import type { Rotation } from './rotation.ts'
@@ -33,40 +35,53 @@ export interface Trainer {
   readonly host?: Tensor | undefined
   readonly maxGradNorm: number
   /** Of a model whose single weights were cut: those that train, whose zeros stay. */
-  readonly sparse?: readonly Parameter[]
+  readonly sparse?: readonly Trained[]
   readonly teacher?: Teacher | undefined
   readonly preserve?: Preservation | undefined
   /** Where `parameters` are those of the original, and `model` is a slice of it that changes. */
   readonly rotation?: Rotation | undefined
   readonly recompute: RecomputePlan
   readonly dropout: { readonly rate: number; readonly seed: number }
+  /** The processes that divide each batch among them; default this one alone. */
+  readonly group?: Group
 }
 
 export interface StepResult {
-  /** Mean cross-entropy over the batch's targets, and what `preserve` adds. */
+  /** Mean cross-entropy over the batch's targets, and what `preserve` adds; of several processes, this one's part of the sum. */
   readonly loss: number
   /** Before clipping. */
   readonly gradNorm: number
 }
 
-/** One optimizer step. Micro-batches add up their gradients; every target of the batch weighs the same. */
+/**
+ * One optimizer step. Micro-batches add up their gradients, and so do processes; every target of the batch weighs the same.
+ * All processes come to the same parameters.
+ */
 export function trainStep(trainer: Trainer, batch: Batch, learningRate: number): StepResult {
-  const { parameters, optimizer, arena, rotation, preserve } = trainer
+  const { parameters, optimizer, arena, rotation, preserve, group = alone } = trainer
   rotation?.before(optimizer.step)
   const start = arena.mark()
   const loss = zeros(arena, [1], 'f32')
   parameters.zeroGrads()
+  const sum = new GradientSum(group, parameters)
+  const last = batch.microBatches.length - 1
   for (const [i, micro] of batch.microBatches.entries()) {
+    const isComplete = i === last && !rotation && !preserve
     accumulate(trainer, micro, 1 / batch.targetCount, loss, {
-      dropout: dropoutOf(trainer, i),
+      dropout: dropoutOf(trainer, group.rank + i * group.size),
       teacher: trainer.teacher,
+      aroundLayer: (layer, backward) => {
+        backward()
+        if (isComplete) sum.layerDone(layer)
+      },
     })
   }
   if (preserve) addDivergence(trainer, preserve, loss)
   rotation?.after()
+  sum.finish()
   for (const { value, grad } of trainer.sparse ?? []) keepZeros(value, grad)
-  const gradNorm = clipGradNorm(parameters.grads, trainer.maxGradNorm, arena)
-  optimizer.update(learningRate)
+  const gradNorm = clip(group, parameters, trainer.maxGradNorm, arena)
+  optimizer.update(learningRate, group)
   const result = { loss: loss.item(), gradNorm: gradNorm.item() }
   arena.release(start)
   return result

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs'
 import { batchStream, evaluationBatches } from '../data/batches.ts'
 import type { Examples } from '../data/encode.ts'
+import type { SharedContext } from '../distributed/group.ts'
 import type { PruningPlan } from '../formats/pruningJson.ts'
 import { evaluateLoss } from '../infer/perplexity.ts'
 import type { Adapter } from '../lora/adapter.ts'
@@ -11,7 +12,7 @@ import type { OpenCheckpoint } from '../model/open.ts'
 import type { ResolvedOptions } from '../options/index.ts'
 import { Arena } from '../tensor/arena.ts'
 import { disposing } from '../tensor/disposing.ts'
-import type { Context } from '../worker/protocol.ts'
+import { neverAborted } from '../worker/protocol.ts'
 import { AdamW, adamWDefaults } from './adamW.ts'
 import type { Progress } from './checkpoint.ts'
 import type { RunEvent } from './events.ts'
@@ -51,7 +52,7 @@ export function trainAdapter(
   options: ResolvedOptions,
   plan: MemoryPlan,
   folder: string,
-  context: Context<RunEvent>,
+  context: SharedContext<RunEvent>,
   sample: (step: number) => void,
   { rotating, finishing }: Special = {},
 ): { adapter: Adapter; progress: Progress } {
@@ -60,7 +61,8 @@ export function trainAdapter(
   const { sequenceLength } = data
   const { recompute, bytes } = plan
   const { device, config } = model
-  const streamOptions = { ...data, ...train, sequenceLength, shuffle: true, seed, dropLast: false }
+  const { group } = context
+  const streamOptions = { ...data, ...train, sequenceLength, shuffle: true, seed, dropLast: false, share: group }
   const { batchesPerEpoch } = batchStream(examples.train, streamOptions)
   const held = examples.eval
   return disposing((own) => {
@@ -74,17 +76,32 @@ export function trainAdapter(
     const dropout = { rate: lora.dropout, seed }
     const { preserved } = examples
     const preserve =
-      preserved && preservation(model, preserved, { ...train.preserve!, microBatchSize, sequenceLength, seed })
+      preserved &&
+      preservation(model, preserved, { ...train.preserve!, microBatchSize, sequenceLength, seed, share: group })
     // In the arena of a step, which is empty between steps and never needs less.
     const evaluate = (held: Examples) => {
       rotation?.before(optimizer.step)
-      return evaluateLoss(model, arena, evaluationBatches(held, { microBatchSize, sequenceLength }), context.signal)
+      const batches = evaluationBatches(held, { microBatchSize, sequenceLength })
+      // Several processes stop together, which they agree upon between steps
+      return evaluateLoss(model, arena, batches, group.size === 1 ? context.signal : neverAborted, group)
     }
     if (!existsSync(folder)) sample(0)
     const progress = runLoop(
       {
         stage: finishing ? 'recover' : 'train',
-        trainer: { model, parameters, rotation, preserve, optimizer, arena, host, maxGradNorm, recompute, dropout },
+        trainer: {
+          model,
+          parameters,
+          rotation,
+          preserve,
+          optimizer,
+          arena,
+          host,
+          maxGradNorm,
+          recompute,
+          dropout,
+          group,
+        },
         batches: (state) => batchStream(examples.train, streamOptions, state),
         schedule: { ...train, totalSteps: totalSteps(train, batchesPerEpoch) },
         folder,

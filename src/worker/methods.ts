@@ -2,6 +2,8 @@ import path from 'node:path'
 import type { z } from 'zod'
 import { corpusExamples } from '../data/index.ts'
 import { type DataPreview, previewDataset } from '../data/preview.ts'
+import { firstBeforeOthers } from '../distributed/group.ts'
+import { together } from '../distributed/join.ts'
 import { exportGguf } from '../export/exportGguf.ts'
 import { readAdapter, writeAdapter } from '../formats/peft.ts'
 import { readPruning } from '../formats/pruningJson.ts'
@@ -43,26 +45,20 @@ export const methods = {
     await pruneModel(source, () => loadTokenizer(given.model), given, openDevice(given.device), given.output, signal)
   },
 
-  async align(given: Options<typeof options.alignCommandOptions>, context: Context<RunEvent>): Promise<void> {
-    const source = openModelFolder(given.model)
-    const { cache, sequenceLength } = given
-    const { signal } = context
-    const notice = (message: string) => context.emit({ type: 'notice', message })
-    const dataset = await corpusExamples(given.data, loadTokenizer(given.model), sequenceLength, {
-      cache,
-      notice,
-      signal,
+  align(given: Options<typeof options.alignCommandOptions>, context: Context<RunEvent>): Promise<void> {
+    const device = openDevice(given.device)
+    return together(device, context, async ({ emit, signal, group }) => {
+      const source = openModelFolder(given.model)
+      const { cache, sequenceLength } = given
+      const notice = (message: string) => emit({ type: 'notice', message })
+      const loading = { cache, notice, signal }
+      const dataset = await firstBeforeOthers(group, () =>
+        corpusExamples(given.data, loadTokenizer(given.model), sequenceLength, loading),
+      )
+      const folder = `${given.output}.checkpoints`
+      align(source, dataset.examples, given, device, folder, given.output, { emit, signal, group })
+      dataset.close()
     })
-    align(
-      source,
-      dataset.examples,
-      given,
-      openDevice(given.device),
-      `${given.output}.checkpoints`,
-      given.output,
-      context,
-    )
-    dataset.close()
   },
 
   previewData: (

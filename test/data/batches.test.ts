@@ -50,6 +50,23 @@ describe('batchStream', () => {
     )
   })
 
+  test('processes divide the micro-batches of the same batches among them', () => {
+    fc.assert(
+      fc.property(cases, fc.integer({ min: 1, max: 6 }), ({ examples, options }, size) => {
+        const streams = Array.from({ length: size }, (_, rank) =>
+          take(5, batchStream(inMemory(examples), { ...options, share: { rank, size } })),
+        )
+        for (const [i, whole] of take(5, batchStream(inMemory(examples), options)).entries()) {
+          const parts = streams.map((stream) => stream[i]!)
+          const dealt = whole.microBatches.map((_, j) => parts[j % size]!.microBatches[Math.floor(j / size)])
+          expect(dealt).toEqual(whole.microBatches)
+          expect(parts.reduce((sum, { microBatches }) => sum + microBatches.length, 0)).toBe(dealt.length)
+          for (const part of parts) expect({ ...part, microBatches: whole.microBatches }).toEqual(whole)
+        }
+      }),
+    )
+  })
+
   test('bounds, positions, sizes and target counts agree', () => {
     fc.assert(
       fc.property(cases, ({ examples, options }) => {

@@ -1,5 +1,6 @@
 import path from 'node:path'
 import { expect, test } from 'vitest'
+import { alone } from '../../src/distributed/group.ts'
 import { type Checkpoint, openCheckpoint } from '../../src/formats/huggingFace.ts'
 import type { PruningPlan } from '../../src/formats/pruningJson.ts'
 import { arenaFor } from '../../src/memory/measure.ts'
@@ -137,7 +138,11 @@ onEveryDevice('alignment', (device) => {
     const emit = (event: RunEvent) => void (event.type === 'step' && losses.push(event.loss))
     const dir = path.join(scratch, `aligned ${runs++}`)
     const options = { ...schedule, seed: 1, resume: false, ...over }
-    align(source, inMemory(calibrationText), options, device, `${dir}.checkpoints`, dir, { emit, signal: neverAborted })
+    align(source, inMemory(calibrationText), options, device, `${dir}.checkpoints`, dir, {
+      emit,
+      signal: neverAborted,
+      group: alone,
+    })
     return { losses, dir, aligned: openModelFolder(dir).checkpoint }
   }
   const changed = ({ checkpoint }: typeof pruned, aligned: Checkpoint) =>
