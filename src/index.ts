@@ -13,6 +13,7 @@ export type { Generation } from './infer/loadedModel.ts'
 export type { Evaluation } from './infer/perplexity.ts'
 export type { TaskScore } from './infer/tasks/index.ts'
 export type { LogitDifference, MergeResult } from './lora/difference.ts'
+export type { AlignmentPlan } from './memory/alignment.ts'
 export type { MemoryPlan } from './memory/planner.ts'
 export type { Loading } from './model/open.ts'
 export type {

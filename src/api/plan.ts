@@ -5,6 +5,7 @@ import { isGguf } from '../formats/gguf/file.ts'
 import { openCheckpoint } from '../formats/huggingFace.ts'
 import { readJsonObject } from '../formats/json.ts'
 import { readPruning } from '../formats/pruningJson.ts'
+import { type AlignmentPlan, planAlignment } from '../memory/alignment.ts'
 import { memoryBudget, planWithin } from '../memory/budget.ts'
 import { metaModel } from '../memory/measure.ts'
 import { countParameters, type MemoryPlan, modelBytes, unprunedConfig } from '../memory/planner.ts'
@@ -19,6 +20,8 @@ export interface ModelPlan {
   original: { parameters: number; bytes: Pick<MemoryPlan['bytes'], 'tables' | 'projections' | 'norms' | 'total'> }
   /** Training on it, or on what `prune` leaves of it. */
   training: MemoryPlan
+  /** With `gpus`: aligning all weights of that model, on 1, 2, 4, … and so many GPUs. */
+  alignment?: AlignmentPlan[]
 }
 
 /**
@@ -27,7 +30,16 @@ export interface ModelPlan {
  * @throws {MemoryError} `E_MEMORY`: it does not fit `memory`, or without that what is free on the GPU that is here
  */
 export function plan(options: PlanOptions): ModelPlan {
-  const { model, prune, memory, recompute, offload, device: name, ...shape } = validate(planCommandOptions, options)
+  const {
+    model,
+    prune,
+    memory,
+    recompute,
+    offload,
+    gpus,
+    device: name,
+    ...shape
+  } = validate(planCommandOptions, options)
   const device = metaDevice(name)
   const config = readConfig(model)
   const small = prune ? uniformConfig(config, prune.ratio, layersToPrune(config.numHiddenLayers, prune.layers)) : config
@@ -40,8 +52,19 @@ export function plan(options: PlanOptions): ModelPlan {
       bytes: { ...bytes, total: bytes.tables + bytes.projections + bytes.norms },
     },
     training: planWithin(small, shape, { recompute, offload }, budget, device),
+    ...(gpus !== undefined && {
+      alignment: doublings(gpus).map((count) =>
+        planAlignment(small, shape, { recompute, offload }, count, budget, device),
+      ),
+    }),
   }
 }
+
+/** 1, 2, 4, … and `last`. */
+const doublings = (last: number): number[] => [
+  ...Array.from({ length: Math.ceil(Math.log2(last)) }, (_, i) => 2 ** i),
+  last,
+]
 
 /** From the header of a GGUF file, or from a folder in which the weights need not be. */
 function readConfig(model: string): LlamaConfig {

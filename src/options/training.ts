@@ -173,6 +173,9 @@ export const planCommandOptions = z.strictObject({
     .union([z.string(), count])
     .optional()
     .describe('budget in bytes or as "12 GiB", by default what is free on the GPU; refuses what needs more'),
+  gpus: count
+    .optional()
+    .describe('also what aligning all weights takes on each of so many GPUs and fewer, which divide them'),
   device: device.describe('where to train; the GPU need not be there; auto is what training would take here'),
 })
 

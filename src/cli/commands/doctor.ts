@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import os from 'node:os'
 import { z } from 'zod'
+import { nccl } from '../../distributed/nccl.ts'
 import type { DeviceError } from '../../errors.ts'
 import { formatBytes } from '../../memory/bytes.ts'
 import { type Addon, type Attempt, addon, attempts, type Gpu, libc } from '../../native/load.ts'
@@ -19,7 +20,7 @@ interface Diagnosis {
   memory: { total: number; available: number }
   addon: { usable: boolean; attempts: Attempt[]; threads?: number; remedy?: string }
   /** `driver`: the version of NVIDIA's, also where nothing else is. */
-  cuda: { usable: boolean; attempts: Attempt[]; driver?: string; gpu?: Gpu & Kernels }
+  cuda: { usable: boolean; attempts: Attempt[]; driver?: string; gpu?: Gpu & Kernels; nccl?: string }
   /** What `--device auto` takes; `none` without an addon. */
   device: string
 }
@@ -60,7 +61,7 @@ function diagnose(): Diagnosis {
       usable: hasCuda,
       attempts: attempts.cuda,
       ...driverVersion(),
-      ...(hasCuda && { gpu: withKernels(loaded.gpu()) }),
+      ...(hasCuda && { gpu: withKernels(loaded.gpu()), nccl: ncclStatus() }),
     },
     device: loaded ? openDevice('auto').kind : 'none',
   }
@@ -72,6 +73,15 @@ function tryAddon(): { loaded?: Addon; remedy?: string } {
   } catch (error) {
     const { remedy } = (error as DeviceError).details
     return remedy === undefined ? {} : { remedy }
+  }
+}
+
+/** Its version, or why several GPUs cannot work together. */
+function ncclStatus(): string {
+  try {
+    return nccl.version(openDevice('cuda'))
+  } catch (error) {
+    return `${(error as DeviceError).details.found}; only several GPUs need it`
   }
 }
 
@@ -136,6 +146,7 @@ function show({ addon, cuda, memory, ...host }: Diagnosis): string {
     ['NVIDIA driver', cuda.driver ?? 'none found'],
     ...rows('CUDA', cuda.attempts),
     ...(cuda.gpu ? gpuRows(cuda.gpu) : []),
+    ...(cuda.nccl === undefined ? [] : [['NCCL', cuda.nccl] as const]),
     ['device', host.device],
   ])
 }

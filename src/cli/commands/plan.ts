@@ -10,7 +10,7 @@ export const plan = command({
   description: 'Parameters and memory of training a model, from its config.json alone',
   options: planCommandOptions,
   run: async (options) => api.plan(options),
-  show: ({ original, training: { parameters, bytes, recompute, quantizeTables, reduction } }) =>
+  show: ({ original, alignment = [], training: { parameters, bytes, recompute, quantizeTables, reduction } }) =>
     table([
       ['original model', `${count(original.parameters)} parameters, ${formatBytes(original.bytes.total)}`],
       ['trained on', `${count(parameters.trained)} parameters, a reduction of ${reduction.toFixed(2)}x`],
@@ -24,6 +24,10 @@ export const plan = command({
       ['  activations', formatBytes(bytes.activations)],
       ['  scratch', formatBytes(bytes.scratch)],
       ['host memory', formatBytes(bytes.host)],
+      ...alignment.map(({ gpus, bytes, fits }): [string, string] => [
+        gpus === 1 ? 'alignment on one GPU' : `  on each of ${gpus}`,
+        `${formatBytes(bytes.total)}${fits ? '' : ', which does not fit'}`,
+      ]),
     ]),
 })
 
