@@ -8,15 +8,16 @@ import { compareResults, formatComparison } from './lib/compare.mjs'
 import { machine } from './lib/machine.mjs'
 import { appendResult, labelOf, readResults } from './lib/results.mjs'
 import * as cpu from './suites/cpu.mjs'
+import * as distributed from './suites/distributed.mjs'
 import * as kernels from './suites/kernels.mjs'
 import * as large from './suites/large.mjs'
 import * as memory from './suites/memory.mjs'
 import * as scaling from './suites/scaling.mjs'
 import * as steps from './suites/steps.mjs'
 
-const suites = { cpu, kernels, steps, memory, scaling, large }
+const suites = { cpu, kernels, steps, memory, scaling, large, distributed }
 const withPeers = [cpu, kernels, steps]
-const descriptions = Object.entries(suites).map(([name, { description }]) => `  ${name.padEnd(9)}${description}`)
+const descriptions = Object.entries(suites).map(([name, { description }]) => `  ${name.padEnd(13)}${description}`)
 
 await new Command('bench')
   .description('Measures loram on this machine.')

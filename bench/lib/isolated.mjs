@@ -8,11 +8,13 @@ const child = fileURLToPath(new URL('isolatedChild.mjs', import.meta.url))
  * @param {string} module its import.meta.url
  * @param {string} name of the exported function
  * @param {object} argument goes there as JSON, as the result comes back
+ * @param {NodeJS.ProcessEnv} env variables besides those of this process
  * @returns {Promise<object>} what the function gives, or `{ failure }`
  */
-export function isolated(module, name, argument) {
+export function isolated(module, name, argument, env = {}) {
   return new Promise((resolve) => {
-    const running = fork(child, [module, name, JSON.stringify(argument)], { stdio: ['ignore', 2, 2, 'ipc'] })
+    const options = { stdio: ['ignore', 2, 2, 'ipc'], env: { ...process.env, ...env } }
+    const running = fork(child, [module, name, JSON.stringify(argument)], options)
     let result
     running.once('message', (message) => {
       result = message

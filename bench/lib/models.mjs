@@ -75,9 +75,9 @@ export function fillRandom(tensor, deviation, stream) {
   values.dispose()
 }
 
-/** A micro-batch of `rows` examples of `length` random tokens, each of which is a target. */
-export function randomMicroBatch(rows, length, vocabSize) {
-  let state = 1
+/** A micro-batch of `rows` examples of `length` random tokens, each of which is a target; another one for every `seed`. */
+export function randomMicroBatch(rows, length, vocabSize, seed = 1) {
+  let state = seed
   const next = () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0
     return state % vocabSize

@@ -1,3 +1,4 @@
+import { alone, shareOf, total } from '../../dist/distributed/group.js'
 import { addAdapter, loraDefaults } from '../../dist/lora/attach.js'
 import { memoryBudget, planWithin } from '../../dist/memory/budget.js'
 import { modelBytes } from '../../dist/memory/planner.js'
@@ -19,14 +20,18 @@ export const policies = recomputes
  * the planner chooses what is recomputed within that budget, without it within the free memory; `recompute` leaves it no
  * choice.
  * @typedef {{ model: string, pruned?: number, microBatchSize: number, sequenceLength: number, rank: number, dropout?: number,
- *   quantize?: string, memory?: string, recompute?: string, device: string, samples?: number }} Training
+ *   quantize?: string, memory?: string, recompute?: string, microBatches?: number, device: string, samples?: number }} Training
  */
 
-/** Tokens per second and bytes of QLoRA steps. @param {Training} options */
-export function measureSteps(options) {
+/**
+ * Tokens per second and bytes of QLoRA steps.
+ * @param {Training} options
+ * @param group of processes that divide each step's micro-batches
+ * @param {number[]} losses gets that of each step
+ */
+export function measureSteps(options, group = alone, losses = []) {
   const device = openDevice(options.device)
-  const { step, tokens, plan, peakBytes } = prepareSteps(options, device)
-  const losses = []
+  const { step, tokens, plan, peakBytes } = prepareSteps(options, device, group)
   const timing = time(() => losses.push(step()), device, { samples: options.samples })
   return {
     tokensPerSecond: Math.round((1000 * tokens) / timing.milliseconds),
@@ -59,8 +64,8 @@ export async function measureMemory(options) {
 }
 
 /** A training run's steps on `device`. @param {Training} options */
-export function prepareSteps(options, device) {
-  const { microBatchSize, sequenceLength, rank, dropout: rate = 0, quantize = 'nf4' } = options
+export function prepareSteps(options, device, group = alone) {
+  const { microBatchSize, sequenceLength, rank, dropout: rate = 0, quantize = 'nf4', microBatches = 1 } = options
   const config = configOf(options)
   const lora = { ...loraDefaults, rank, alpha: 2 * rank, dropout: rate }
   const plan = planOf(config, { quantize, lora, microBatchSize, sequenceLength }, options, device)
@@ -72,13 +77,16 @@ export function prepareSteps(options, device) {
   const { recompute } = plan
   const host = hostInputs(device, recompute, microBatchSize * sequenceLength, config.hiddenSize)
   const dropout = { rate, seed: 1 }
-  const trainer = { model, parameters, optimizer, arena, host, maxGradNorm: 1, recompute, dropout }
-  const micro = randomMicroBatch(microBatchSize, sequenceLength, config.vocabSize)
-  const batch = { microBatches: [micro], targetCount: micro.targets.length, epoch: 0, examples: [] }
+  const trainer = { model, parameters, optimizer, arena, host, maxGradNorm: 1, recompute, dropout, group }
+  const micros = Array.from({ length: microBatches }, (_, i) =>
+    randomMicroBatch(microBatchSize, sequenceLength, config.vocabSize, i + 1),
+  )
+  const tokens = microBatches * microBatchSize * sequenceLength
+  const batch = { microBatches: [...shareOf(micros, group)], targetCount: tokens, epoch: 0, examples: [] }
   return {
     plan,
-    tokens: micro.ids.length,
-    step: () => trainStep(trainer, batch, 1e-4).loss,
+    tokens,
+    step: () => total(group, [trainStep(trainer, batch, 1e-4).loss])[0],
     /** On the GPU by the allocator's count, ops' scratch included; on the CPU what all tensors and the arena hold. */
     peakBytes() {
       if (device.kind === 'cuda') return gpu().allocatedBytes + gpu().scratchPeakBytes
