@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import ts from 'typescript'
 import { describe, expect, test } from 'vitest'
+import { parse } from 'yaml'
 import { formatPruning, type PruningPlan } from '../../src/formats/pruningJson.ts'
 import { blocks, documents, root } from './blocks.ts'
 
@@ -37,9 +38,13 @@ test('blocks of TypeScript compile against the built package', () => {
   expect(problems).toEqual([])
 })
 
-describe('blocks of JSON', () => {
+describe('blocks of JSON and YAML', () => {
   test.each(blocks.filter(({ language }) => language === 'json'))('$file:$line', ({ text }) => {
     expect(JSON.parse(text)).toBeTypeOf('object')
+  })
+
+  test.each(blocks.filter(({ language }) => language === 'yaml'))('$file:$line', ({ text }) => {
+    expect(parse(text, { merge: true })).toBeTypeOf('object')
   })
 
   test('pruning.json has the keys that are written', () => {

@@ -23,6 +23,8 @@ const notRun: readonly (readonly [RegExp, string])[] = [
   [/^npm run bench:chart$/, 'test/bench draws one'],
   [/^npm run bench:serve /, 'takes minutes'],
   [/^npm run bench:quality/, 'takes minutes, a model and data; test/bench runs it, shortened'],
+  [/^(torchrun|srun|mpirun) /, 'start several processes, with a GPU each; test/distributed does without'],
+  [/^RANK=0 /, 'needs a GPU and NCCL'],
 ]
 
 /** Pages that name models which a reader would have: their commands must be understood, and fail for lack of files alone. */
