@@ -29,7 +29,7 @@ await new Command('bench:quality')
   .option('--work <folder>', 'keeps what the next call can use', here('../runs/quality'))
   .option('--test-rows <count>', 'of each test set, from its start; all without it', positive)
   .option('--max-steps <count>', 'steps of alignment and of training: a trial', positive)
-  .option('--limit-seconds <count>', 'ends then, without the row that is under way', positive)
+  .option('--limit-seconds <count>', 'ends then, without the row that is under way', seconds)
   .option('--again', 'also what this commit has measured')
   .action(measureRows)
   .parseAsync()
@@ -37,6 +37,12 @@ await new Command('bench:quality')
 function positive(text) {
   const value = Number(text)
   if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('A number from 1 on is needed.')
+  return value
+}
+
+function seconds(text) {
+  const value = Number(text)
+  if (!(value > 0)) throw new InvalidArgumentError('A number above 0 is needed.')
   return value
 }
 

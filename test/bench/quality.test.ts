@@ -36,7 +36,7 @@ const run = (script: string, ...args: string[]) => {
 }
 const quality = (...args: string[]) => {
   const folders = ['--model', at('model'), '--data', scratch, '--work', at('work'), '--output', at('quality.jsonl')]
-  return run('quality.mjs', ...args, ...folders, '--device', 'cpu', '--max-steps', '2')
+  return run('quality.mjs', ...folders, '--device', 'cpu', '--max-steps', '2', ...args)
 }
 
 test('measures rows, each once, and makes a table of them', () => {
@@ -59,7 +59,7 @@ test('measures rows, each once, and makes a table of them', () => {
 })
 
 test('ends without a row that there is no time for, or that there is not', () => {
-  const { status, lines, stderr } = quality('lora', '--again', '--limit-seconds', '1')
+  const { status, lines, stderr } = quality('lora', '--again', '--limit-seconds', '0.01')
   expect(stderr).toContain('out of time in lora, seed 42')
   expect([status, lines]).toEqual([0, []])
   expect(quality('unknown')).toMatchObject({ status: 1, stderr: expect.stringContaining('no row unknown') })

@@ -487,12 +487,12 @@ test('what is loaded takes 12 bytes of memory an example, however long', async (
     const { heapUsed, arrayBuffers } = process.memoryUsage()
     return heapUsed + arrayBuffers
   }
-  const file = write('data.jsonl', `${JSON.stringify({ text: 'one '.repeat(50) })}\n`.repeat(3000))
+  const file = write('data.jsonl', `${JSON.stringify({ text: 'one '.repeat(50) })}\n`.repeat(12_000))
   await load(lines({ text: 'one' })) // what is made once, such as the tokenizer's tables
   const before = held()
   const { examples } = await load(file)
-  expect(held() - before).toBeLessThan(12 * 3000 + 500_000)
+  expect(held() - before).toBeLessThan(12 * 12_000 + 1_000_000) // compiled code comes and goes
   let tokens = 0
   for (const { ids } of examples) tokens += ids.length
-  expect(8 * tokens).toBeGreaterThan(2_000_000)
+  expect(8 * tokens).toBeGreaterThan(8_000_000)
 })

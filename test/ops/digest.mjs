@@ -29,7 +29,7 @@ for (const [M, N, K] of [
     const a = transposeA ? matrix(K, M) : matrix(M, K)
     const b = transposeB ? matrix(N, K) : matrix(K, N)
     const c = matrix(M, N)
-    call('gemm', a, b, c, transposeA, transposeB, 0.5, 1, null, null, 0)
+    call('gemm', a, b, c, transposeA, transposeB, 0.5, 1, null, null)
     hash.update(bytesOf(c))
   }
 }

@@ -180,7 +180,11 @@ onEveryDevice('nf4Gemm', (device) => {
 describe.skipIf(process.env.LORAM_CPU || process.env.LORAM_TEST_DEVICE)('the CPU engine', () => {
   const root = fileURLToPath(new URL('../..', import.meta.url))
   const child = (args: string[], env: Record<string, string>) =>
-    execFileSync(process.execPath, args, { cwd: root, env: { ...process.env, LORAM_TEST_DEVICE: 'cpu', ...env }, encoding: 'utf8' })
+    execFileSync(process.execPath, args, {
+      cwd: root,
+      env: { ...process.env, LORAM_TEST_DEVICE: 'cpu', ...env },
+      encoding: 'utf8',
+    })
 
   const flags = readFileSync('/proc/cpuinfo', 'utf8')
   const sets = { generic: true, avx2: / avx2 /.test(flags), avx512: / avx512dq /.test(flags) }
