@@ -3,7 +3,7 @@
 import { fileURLToPath } from 'node:url'
 import { addon, bytesOf, call, tensor } from '../ops/addon.mjs'
 
-addon.openCuda(fileURLToPath(new URL('../../build/Release/loram_cuda.so', import.meta.url)))
+addon.openCuda(fileURLToPath(new URL('../../build/Release/loram_cuda.so', import.meta.url)), 0)
 
 const [weight, y] = [
   [8, 4],
