@@ -1,8 +1,25 @@
-import type { AdapterFacts } from './checkAdapter.ts'
+import type { JsonObject } from '../formats/json.ts'
+import type { LlamaConfig } from '../model/config.ts'
 
 /** Programs that load adapters. */
 export const consumers = ['peft', 'vllm', 'llama.cpp', 'ollama'] as const
 export type Consumer = (typeof consumers)[number]
+
+/** What the rules look at. */
+export interface AdapterFacts {
+  /** adapter_config.json. */
+  config: JsonObject
+  /** Of adapter_model.safetensors. */
+  metadata: Readonly<Record<string, string>>
+  /** Shapes of lora_A and lora_B by module path. */
+  modules: ReadonlyMap<string, { a?: readonly number[]; b?: readonly number[] }>
+  /** All other tensors by name. */
+  others: ReadonlyMap<string, unknown>
+  /** The base model, where it is known. */
+  base?: { config: LlamaConfig; shapes: ReadonlyMap<string, readonly number[]>; fingerprint: string } | undefined
+  /** vLLM's `--max-lora-rank`. */
+  maxRank: number
+}
 
 /** A reason for which a program does not use an adapter as it was trained. */
 export interface Rule {

@@ -1,25 +1,8 @@
 import { fingerprint } from '../formats/huggingFace.ts'
-import type { JsonObject } from '../formats/json.ts'
 import { openAdapterFiles } from '../formats/peft.ts'
-import { expectedTensors, type LlamaConfig } from '../model/config.ts'
+import { expectedTensors } from '../model/config.ts'
 import { openModelFolder } from '../model/open.ts'
-import { adapterRules, type Consumer, type Rule } from './adapterRules.ts'
-
-/** What the rules look at. */
-export interface AdapterFacts {
-  /** adapter_config.json. */
-  config: JsonObject
-  /** Of adapter_model.safetensors. */
-  metadata: Readonly<Record<string, string>>
-  /** Shapes of lora_A and lora_B by module path. */
-  modules: ReadonlyMap<string, { a?: readonly number[]; b?: readonly number[] }>
-  /** All other tensors by name. */
-  others: ReadonlyMap<string, unknown>
-  /** The base model, where it is known. */
-  base?: { config: LlamaConfig; shapes: ReadonlyMap<string, readonly number[]>; fingerprint: string } | undefined
-  /** vLLM's `--max-lora-rank`. */
-  maxRank: number
-}
+import { type AdapterFacts, adapterRules, type Consumer, type Rule } from './adapterRules.ts'
 
 /** What a program does not do with an adapter, or does otherwise. */
 export interface Finding {

@@ -9,6 +9,10 @@ import { tensorsOf, type Weight } from './linear.ts'
 import { buildLayer, buildModel, disposeLayer, disposeModel, heldBytes, type Model } from './model.ts'
 import { checkpointSource, type Holding } from './weights.ts'
 
+/** Whether the layers of another model all lie in memory, or are read one by one each time that they are needed. */
+export const holds = ['resident', 'streamed'] as const
+export type Hold = (typeof holds)[number]
+
 /** A checkpoint whose config is understood and whose weights have the shapes that it says. */
 export interface OpenCheckpoint {
   checkpoint: Checkpoint

@@ -1,6 +1,6 @@
 import { z } from 'zod'
+import { holds } from '../model/open.ts'
 import { quantizations } from '../model/weights.ts'
-import { holds } from '../train/teacher.ts'
 import { cache, count, device, path, paths, schedule, seed } from './common.ts'
 
 export const alignOptions = z.strictObject({

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { groupPatterns } from '../formats/pruningJson.ts'
-import { allocations } from '../prune/budget.ts'
-import { groupings } from '../prune/importance.ts'
+import { holds } from '../model/open.ts'
+import { allocations, groupings } from '../prune/importance.ts'
 import {
   type Criterion,
   criteria,
@@ -11,7 +11,6 @@ import {
   needsText,
   pruneMethods,
 } from '../prune/methods.ts'
-import { holds } from '../train/teacher.ts'
 import { count, device, fraction, index, path, paths, seed } from './common.ts'
 
 export const pruneShape = {

@@ -5,11 +5,8 @@ import { countParameters, type TrainingShape } from '../memory/planner.ts'
 import { type LayerWidths, type LlamaConfig, prunedWidths } from '../model/config.ts'
 import type { Device } from '../tensor/tensor.ts'
 import type { RecomputeChoice } from '../train/recompute.ts'
+import type { Allocation } from './importance.ts'
 import { chooseCounts, type KeptCounts, type LayerImportance, prunedConfig, uniformConfig } from './plan.ts'
-
-/** Who shares a budget of parameters: all layers alike, or the structures of all layers by what they give for their size. */
-export const allocations = ['uniform', 'importance'] as const
-export type Allocation = (typeof allocations)[number]
 
 /** Parameters that stay or go with a channel, and with a kv head. */
 function structureSizes(config: LlamaConfig): KeptCounts {

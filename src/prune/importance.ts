@@ -11,6 +11,10 @@ import type { Dimensions, LayerImportance } from './plan.ts'
 export const groupings = ['aligned', 'llm-pruner'] as const
 export type Grouping = (typeof groupings)[number]
 
+/** Who shares a budget of parameters: all layers alike, or the structures of all layers by what they give for their size. */
+export const allocations = ['uniform', 'importance'] as const
+export type Allocation = (typeof allocations)[number]
+
 /** What the weights of a layer add to the scores of its structures. */
 export interface WeightScore {
   grouping: Grouping

@@ -2,7 +2,7 @@ import { type Batch, type BatchOptions, batchStream } from '../data/batches.ts'
 import type { Examples } from '../data/encode.ts'
 import { withoutPairs } from '../lora/attach.ts'
 import type { Model } from '../model/model.ts'
-import type { Teacher } from './step.ts'
+import type { Teacher } from './teacher.ts'
 
 /** Predictions that training shall leave as they are: on other text, those of the model without its pairs. */
 export interface Preservation {

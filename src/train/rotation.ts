@@ -3,7 +3,7 @@ import type { KeptLayer, PruningPlan } from '../formats/pruningJson.ts'
 import { addAdapter, type LoraOptions } from '../lora/attach.ts'
 import type { Linear, LoraPair } from '../model/linear.ts'
 import { linears, type Model, moduleOf, type Projection, parseModule, projectionNames } from '../model/model.ts'
-import type { OpenCheckpoint } from '../model/open.ts'
+import type { Hold, OpenCheckpoint } from '../model/open.ts'
 import { readTensor } from '../model/weights.ts'
 import { cast, copyInto } from '../native/cast.ts'
 import { gatherColumns, gatherRows, scatterColumns, scatterRows } from '../native/gather.ts'
@@ -15,7 +15,6 @@ import { cpu, hostOf } from '../tensor/device.ts'
 import { awaitTransfers, transfer } from '../tensor/hostMemory.ts'
 import { Tensor, type TensorData, tensorFrom } from '../tensor/tensor.ts'
 import { type Parameter, ParameterSet } from './parameters.ts'
-import type { Hold } from './teacher.ts'
 
 export interface RotationOptions {
   /** Steps between two slices. */

@@ -15,14 +15,7 @@ import type { ParameterSet, Trained } from './parameters.ts'
 import type { Preservation } from './preserve.ts'
 import { type RecomputePlan, recomputeOf } from './recompute.ts'
 import type { Rotation } from './rotation.ts'
-
-/** A model whose predictions another one learns, besides the targets. */
-export interface Teacher {
-  readonly model: Model
-  /** Share of the divergence from its predictions in the loss. */
-  readonly weight: number
-  readonly temperature: number
-}
+import type { Teacher } from './teacher.ts'
 
 export interface Trainer {
   readonly model: Model

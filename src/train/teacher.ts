@@ -1,13 +1,16 @@
 import { ConfigError } from '../errors.ts'
-import { disposeModel } from '../model/model.ts'
+import { disposeModel, type Model } from '../model/model.ts'
 import { type OpenCheckpoint, openModelFolder, readModel, streamModel } from '../model/open.ts'
 import type { ResolvedOptions } from '../options/index.ts'
 import type { Device } from '../tensor/tensor.ts'
-import type { Teacher } from './step.ts'
 
-/** Whether the layers of another model all lie in memory, or are read one by one each time that they are needed. */
-export const holds = ['resident', 'streamed'] as const
-export type Hold = (typeof holds)[number]
+/** A model whose predictions another one learns, besides the targets. */
+export interface Teacher {
+  readonly model: Model
+  /** Share of the divergence from its predictions in the loss. */
+  readonly weight: number
+  readonly temperature: number
+}
 
 type DistillOptions = NonNullable<NonNullable<ResolvedOptions['align']>['distill']>
 
