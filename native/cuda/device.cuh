@@ -7,7 +7,7 @@ template <cudaDeviceAttr attribute>
 int deviceAttribute() {
   static const int known = [] {
     int value;
-    check(cudaDeviceGetAttribute(&value, attribute, 0));
+    check(cudaDeviceGetAttribute(&value, attribute, gpuIndex()));
     return value;
   }();
   return known;

@@ -79,6 +79,15 @@ export function adapterFrom(parameters: ParameterSet, options: LoraOptions, base
   return { rank, alpha, dropout, useRslora, baseModel, modules }
 }
 
+/** Lets the parameters of {@link addAdapter} be those of `adapter`, of the same modules and rank. */
+export function writePairs(parameters: ParameterSet, { modules }: Adapter): void {
+  for (const [name, { a, b }] of modules) {
+    parameters.get(`${name}.lora_A`).value.write(a.data)
+    parameters.get(`${name}.lora_B`).value.write(b.data)
+  }
+  parameters.round()
+}
+
 /** The pairs of a trained adapter on a model's device, by the layer that each belongs to. Without any: the base model. */
 export type Pairs = ReadonlyMap<Linear, LoraPair>
 

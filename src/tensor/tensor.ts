@@ -96,8 +96,9 @@ export class Tensor {
   /** Rows `[from, to)` of the first dimension, as a view. */
   rows(from: number, to: number): Tensor {
     const [, ...rest] = this.shape
-    const row = this.shape.length > 1 ? elements(rest.slice(0, -1)) * this.pitch : 1
-    return this.slice(from * row, [to - from, ...rest], this.shape.length > 1 ? this.pitch : undefined)
+    if (rest.length === 0) return this.slice(from, [to - from])
+    const row = elements(rest.slice(0, -1)) * this.pitch
+    return this.slice(from * row, [to - from, ...rest], this.pitch)
   }
 
   /** Copies host bytes into the tensor from byte `byteOffset` of its values on. */

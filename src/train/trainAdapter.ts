@@ -5,7 +5,7 @@ import type { SharedContext } from '../distributed/group.ts'
 import type { PruningPlan } from '../formats/pruningJson.ts'
 import { evaluateLoss } from '../infer/perplexity.ts'
 import type { Adapter } from '../lora/adapter.ts'
-import { adapterFrom, addAdapter } from '../lora/attach.ts'
+import { adapterFrom, addAdapter, writePairs } from '../lora/attach.ts'
 import type { MemoryPlan } from '../memory/planner.ts'
 import type { Model } from '../model/model.ts'
 import type { OpenCheckpoint } from '../model/open.ts'
@@ -18,7 +18,6 @@ import type { Progress } from './checkpoint.ts'
 import type { RunEvent } from './events.ts'
 import { hostInputs } from './layerInputs.ts'
 import { runLoop } from './loop.ts'
-import type { ParameterSet } from './parameters.ts'
 import { preservation } from './preserve.ts'
 import { Rotation, type RotationOptions } from './rotation.ts'
 
@@ -70,7 +69,7 @@ export function trainAdapter(
     const setting = rotating && { ...rotating, seed, arena }
     const rotation = setting && own(new Rotation(model, setting.original, setting.plan, lora, setting))
     const parameters = rotation?.parameters ?? own(addAdapter(model, lora, seed))
-    if (finishing) writeAdapterTo(parameters, finishing)
+    if (finishing) writePairs(parameters, finishing)
     const optimizer = own(new AdamW(parameters, { ...adamWDefaults, weightDecay }))
     const host = own(hostInputs(device, recompute, microBatchSize * sequenceLength, config.hiddenSize))
     const dropout = { rate: lora.dropout, seed }
@@ -117,12 +116,4 @@ export function trainAdapter(
     sample(progress.step)
     return { adapter: adapterFrom(parameters, lora, options.model), progress }
   })
-}
-
-function writeAdapterTo(parameters: ParameterSet, { modules }: Adapter): void {
-  for (const [name, { a, b }] of modules) {
-    parameters.get(`${name}.lora_A`).value.write(a.data)
-    parameters.get(`${name}.lora_B`).value.write(b.data)
-  }
-  parameters.round()
 }

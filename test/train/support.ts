@@ -1,7 +1,7 @@
 import type { Batch, MicroBatch } from '../../src/data/batches.ts'
 import { countTargets } from '../../src/data/encode.ts'
 import type { Adapter } from '../../src/lora/adapter.ts'
-import { addAdapter, targetModules } from '../../src/lora/attach.ts'
+import { addAdapter, targetModules, writePairs } from '../../src/lora/attach.ts'
 import type { Dropout } from '../../src/model/linear.ts'
 import type { Model } from '../../src/model/model.ts'
 import { zeros } from '../../src/tensor/tensor.ts'
@@ -22,11 +22,7 @@ export function trainAdapter(model: Model, adapter: Adapter): ParameterSet {
   const names = Array.from(adapter.modules.keys())
   const targets = targetModules.filter((target) => names.some((name) => name.endsWith(target)))
   const parameters = addAdapter(model, { ...adapter, targets }, 0)
-  for (const [name, { a, b }] of adapter.modules) {
-    parameters.get(`${name}.lora_A`).value.write(a.data)
-    parameters.get(`${name}.lora_B`).value.write(b.data)
-  }
-  parameters.round()
+  writePairs(parameters, adapter)
   return parameters
 }
 

@@ -128,6 +128,12 @@ inline Output outputTo(const Tensor& c, float alpha, float beta) {
   return {c.data, c.dtype, c.pitch, static_cast<int>(c.rows()), static_cast<int>(c.columns()), alpha, beta};
 }
 
+// Adds 8 neighbours.
+__device__ inline void add(float (&sum)[8], float4 low, float4 high) {
+  sum[0] += low.x, sum[1] += low.y, sum[2] += low.z, sum[3] += low.w;
+  sum[4] += high.x, sum[5] += high.y, sum[6] += high.z, sum[7] += high.w;
+}
+
 struct TilePlace {
   int m, n;
 };

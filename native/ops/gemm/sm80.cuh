@@ -182,9 +182,7 @@ __device__ inline void addParts(float (&sum)[8], const float* part, int64_t dist
     }
 #pragma unroll
     for (int i = 0; i < ahead; i++) {
-      const auto& [low, high] = values[i];
-      sum[0] += low.x, sum[1] += low.y, sum[2] += low.z, sum[3] += low.w;
-      sum[4] += high.x, sum[5] += high.y, sum[6] += high.z, sum[7] += high.w;
+      add(sum, values[i][0], values[i][1]);
     }
   }
 }

@@ -213,9 +213,7 @@ __device__ void storeSum(const float (&d)[Tile::N / 2], const HopperGemm& op, co
     float sum[8] = {};
     for (int part = 0; part < op.parts; part++) {
       const uint32_t source = sharedOfBlock(shared.base + row * rowBytes + column * sizeof(float), part);
-      const float4 low = loadCluster(source), high = loadCluster(source + 16);
-      sum[0] += low.x, sum[1] += low.y, sum[2] += low.z, sum[3] += low.w;
-      sum[4] += high.x, sum[5] += high.y, sum[6] += high.z, sum[7] += high.w;
+      add(sum, loadCluster(source), loadCluster(source + 16));
     }
     op.result.store(m + row, n + column, sum);
   }
