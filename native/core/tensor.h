@@ -10,7 +10,9 @@ constexpr int maxRank = 4;
 // What an op sees of a tensor: row-major memory that somebody else owns for the duration of the call. A row is the last
 // dimension; rows begin `pitch` elements apart. On the CPU, and in one dimension, pitch is the length of a row; on CUDA the
 // rows of a bf16 matrix begin at multiples of 64 elements, so that 16-byte accesses and TMA always apply. What lies in the
-// padding is not defined: an op may overwrite it, but its results must not depend on it.
+// padding is not defined: an op may overwrite it, but its results must not depend on it. The matrices of gemm and
+// nf4Gemm, and LoRA's u and d, may be columns of wider ones, on CUDA from a multiple of 16 bytes on: others' columns stay
+// as they are.
 struct Tensor {
   void* data = nullptr;
   DType dtype = DType::f32;
@@ -27,8 +29,8 @@ struct Tensor {
     for (int i = 0; i < rank; i++) n *= shape[i];
     return n;
   }
-  // Memory that it takes, padding included.
-  int64_t bytes() const { return rows() * pitch * bytesPerElement(dtype); }
+  // From its first element to its last, with the padding between rows.
+  int64_t bytes() const { return rows() ? ((rows() - 1) * pitch + columns()) * bytesPerElement(dtype) : 0; }
   // As a matrix: the last dimension is the row, all others together count the rows.
   int64_t columns() const { return rank ? shape[rank - 1] : 1; }
   int64_t rows() const { return columns() ? elements() / columns() : 0; }

@@ -103,21 +103,29 @@ struct LoraForward {
   auto fields() { return std::tie(x, a, b, u, y, scale, dropout, seed, stream); }
 };
 
-// d = scale * dy * b;  db += dy^T * u;  da += d^T * drop(x);  dx += drop(d * a), all with forward's mask.
-struct LoraBackward {
-  static constexpr auto name = "loraBackward";
+// d = scale * dy * b;  db += dy^T * u
+struct LoraOutputBackward {
+  static constexpr auto name = "loraOutputBackward";
+  Tensor dy;  // [T, N]   float
+  Tensor b;   // [N, r]   float, whatever dy is
+  Tensor u;   // [T, r]   float
+  Tensor d;   // [T, r]   float   out
+  Tensor db;  // [N, r]   f32   adds
+  float scale;
+  auto fields() { return std::tie(dy, b, u, d, db, scale); }
+};
+
+// da += d^T * drop(x);  dx += drop(d * a), with forward's mask.
+struct LoraInputBackward {
+  static constexpr auto name = "loraInputBackward";
+  Tensor d;   // [T, r]   float
   Tensor x;   // [T, K]   float
   Tensor a;   // [r, K]   float, whatever x is
-  Tensor b;   // [N, r]   float, whatever x is
-  Tensor u;   // [T, r]   float
-  Tensor dy;  // [T, N]   float
   Tensor dx;  // ? [T, K] float   adds; absent where the product with the weight takes d along
   Tensor da;  // [r, K]   f32   adds
-  Tensor db;  // [N, r]   f32   adds
-  Tensor d;   // [T, r]   float   out
-  float scale, dropout;
+  float dropout;
   int64_t seed, stream;
-  auto fields() { return std::tie(x, a, b, u, dy, dx, da, db, d, scale, dropout, seed, stream); }
+  auto fields() { return std::tie(d, x, a, dx, da, dropout, seed, stream); }
 };
 
 // Each row of x holds `groups` vectors of weight's length. For each of them, in order:
@@ -406,9 +414,9 @@ struct OpList {};
 
 using Ops =
     OpList<Gemm, Nf4Gemm, Nf4Quantize, Nf4QuantizeAbsmax, Nf4Dequantize, AddBias, AddBiasBackward, LoraForward,
-           LoraBackward, RmsNorm, RmsNormBackward, Rope, Attention, AttentionBackward, Swiglu, SwigluBackward,
-           CrossEntropy, Distillation, Embedding, Nf4Embedding, EmbeddingBackward, AdamW, ClipGradNorm, GatherRows,
-           ScatterRows, GatherColumns, ScatterColumns, Importance, KeepZeros, Cast, CountNonFinite, Random>;
+           LoraOutputBackward, LoraInputBackward, RmsNorm, RmsNormBackward, Rope, Attention, AttentionBackward, Swiglu,
+           SwigluBackward, CrossEntropy, Distillation, Embedding, Nf4Embedding, EmbeddingBackward, AdamW, ClipGradNorm,
+           GatherRows, ScatterRows, GatherColumns, ScatterColumns, Importance, KeepZeros, Cast, CountNonFinite, Random>;
 
 // Work that is done once a model, in host memory: on every machine the CPU does it.
 using HostOps = OpList<CutLeast, InverseFactor, SparseGpt>;
@@ -421,7 +429,8 @@ void cpu(const Nf4Dequantize&);
 void cpu(const AddBias&);
 void cpu(const AddBiasBackward&);
 void cpu(const LoraForward&);
-void cpu(const LoraBackward&);
+void cpu(const LoraOutputBackward&);
+void cpu(const LoraInputBackward&);
 void cpu(const RmsNorm&);
 void cpu(const RmsNormBackward&);
 void cpu(const Rope&);
@@ -457,7 +466,8 @@ void cuda(const Nf4Dequantize&, cudaStream_t);
 void cuda(const AddBias&, cudaStream_t);
 void cuda(const AddBiasBackward&, cudaStream_t);
 void cuda(const LoraForward&, cudaStream_t);
-void cuda(const LoraBackward&, cudaStream_t);
+void cuda(const LoraOutputBackward&, cudaStream_t);
+void cuda(const LoraInputBackward&, cudaStream_t);
 void cuda(const RmsNorm&, cudaStream_t);
 void cuda(const RmsNormBackward&, cudaStream_t);
 void cuda(const Rope&, cudaStream_t);

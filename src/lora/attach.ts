@@ -1,8 +1,9 @@
 import { AdapterError } from '../errors.ts'
 import { type Checkpoint, fingerprint } from '../formats/huggingFace.ts'
 import type { Linear, LoraPair } from '../model/linear.ts'
-import { linears, type Model, type Projection, projectionNames } from '../model/model.ts'
+import { linears, type Model, type Projection, parseModule, projectionNames, siblings } from '../model/model.ts'
 import { converted } from '../model/weights.ts'
+import { copyInto } from '../native/cast.ts'
 import { fillUniform } from '../native/random.ts'
 import { tensorFrom } from '../tensor/tensor.ts'
 import { ParameterSet } from '../train/parameters.ts'
@@ -46,13 +47,15 @@ export const loraDefaults: LoraOptions = {
  * model computes what it did. The pairs' tensors, `<module>.lora_A` and `<module>.lora_B`, are the parameters to train.
  */
 export function addAdapter(model: Model, options: LoraOptions, seed: number): ParameterSet {
-  const targets = Array.from(linears(model), ([name, linear], index) => ({ name, linear, index })).filter(({ name }) =>
-    options.targets.some((target) => name.split('.').at(-1) === target),
-  )
-  const shapes = targets.flatMap(({ name, linear }): [string, number[]][] => [
-    [`${name}.lora_A`, [options.rank, linear.weight.shape[1]!]],
-    [`${name}.lora_B`, [linear.weight.shape[0]!, options.rank]],
-  ])
+  const targets = Array.from(linears(model), ([name, linear], index) => {
+    return { name, linear, index, layer: parseModule(name)?.layer }
+  }).filter(({ name }) => options.targets.some((target) => name.split('.').at(-1) === target))
+  const shapes = Array.from(new Set(targets.map(({ layer }) => layer)), (layer) =>
+    pairShapes(
+      targets.filter((target) => target.layer === layer),
+      options.rank,
+    ),
+  ).flat()
   const parameters = new ParameterSet(model.device, new Map(shapes), { rounds: true })
   for (const { name, linear, index } of targets) {
     const a = parameters.get(`${name}.lora_A`)
@@ -64,6 +67,12 @@ export function addAdapter(model: Model, options: LoraOptions, seed: number): Pa
   parameters.round()
   return parameters
 }
+
+/** Shapes of the pairs of a layer. The A of projections of one input lie side by side: products take them as one matrix. */
+const pairShapes = (targets: readonly { name: string; linear: Linear }[], rank: number) => [
+  ...targets.map(({ name, linear }) => [`${name}.lora_A`, [rank, linear.weight.shape[1]!]] as const),
+  ...targets.map(({ name, linear }) => [`${name}.lora_B`, [linear.weight.shape[0]!, rank]] as const),
+]
 
 /** The trained pairs as an adapter on the host. */
 export function adapterFrom(parameters: ParameterSet, options: LoraOptions, baseModel: string): Adapter {
@@ -142,7 +151,33 @@ export function pairsOf(model: Model, adapter: Adapter): Pairs {
       index,
     })
   }
+  for (const layer of model.layers)
+    for (const names of siblings)
+      joinPairs(
+        pairs,
+        names.map((name) => layer[name]),
+      )
   return pairs
+}
+
+/** Moves the A of projections of one input side by side: products take them as one matrix. */
+function joinPairs(pairs: Map<Linear, LoraPair>, projections: readonly Linear[]): void {
+  const found = projections.flatMap((linear) => {
+    const pair = pairs.get(linear)
+    return pair ? [{ linear, pair }] : []
+  })
+  const [first] = found
+  if (!first) return
+  const { device, shape, dtype } = first.pair.a
+  const joined = device.empty([found.reduce((rows, { pair }) => rows + pair.a.shape[0]!, 0), shape[1]!], dtype)
+  let row = 0
+  for (const { linear, pair } of found) {
+    const a = joined.rows(row, row + pair.a.shape[0]!)
+    copyInto(pair.a, a)
+    pair.a.dispose()
+    pairs.set(linear, { ...pair, a })
+    row += a.shape[0]!
+  }
 }
 
 /**

@@ -4,7 +4,7 @@ import { buildModel, linears, type Model } from '../model/model.ts'
 import { type Holding, metaSource } from '../model/weights.ts'
 import { Arena } from '../tensor/arena.ts'
 import { metaOf } from '../tensor/device.ts'
-import type { Device, Tensor } from '../tensor/tensor.ts'
+import { type Device, Tensor } from '../tensor/tensor.ts'
 
 /** A model of `config`'s shape without data, of the bytes that it has on `device`. */
 export function metaModel(config: LlamaConfig, holding: Holding, device: Device): Model {
@@ -15,7 +15,9 @@ export function metaModel(config: LlamaConfig, holding: Holding, device: Device)
 /** A model without data that takes the same bytes of an arena as `model` does, pairs of its adapter included. */
 export function metaTwin(model: Model): Model {
   const twin = metaModel(model.config, { quantize: 'none' }, model.device)
-  const like = ({ shape, dtype }: Tensor) => twin.device.empty(shape, dtype)
+  // Products take pairs together that lie side by side.
+  const like = ({ shape, dtype, memory: { byteOffset }, pitch }: Tensor) =>
+    new Tensor(twin.device, shape, dtype, { storage: undefined, byteOffset }, pitch)
   const originals = linears(model)
   for (const [name, linear] of linears(twin)) {
     const { lora } = originals.get(name)!

@@ -7,7 +7,15 @@ import { swiglu, swigluBackward } from '../native/swiglu.ts'
 import type { Arena } from '../tensor/arena.ts'
 import { type Tensor, zeros } from '../tensor/tensor.ts'
 import type { LayerCache } from './kvCache.ts'
-import { type Dropout, innerForward, type Linear, linearBackward, linearForward } from './linear.ts'
+import {
+  type Dropout,
+  innerForward,
+  type Linear,
+  linearBackward,
+  linearForward,
+  linearsBackward,
+  linearsForward,
+} from './linear.ts'
 
 /** Weight of a norm [hidden], or of a head's [head dim], f32, and its gradient where it trains. */
 export interface Norm {
@@ -83,9 +91,7 @@ export function blockForward(
   const { positions, bounds, dropout } = tokens
 
   const h1 = cheap(() => rmsNorm(x, layer.inputNorm.weight, rmsNormEps))
-  const q = linearForward(layer.q, h1.now.y, { dropout })
-  const k = linearForward(layer.k, h1.now.y, { dropout })
-  const v = linearForward(layer.v, h1.now.y, { dropout })
+  const [q, k, v] = linearsForward([layer.q, layer.k, layer.v], h1.now.y, dropout)
   const queries = headNorm(layer.qNorm, q.y, rmsNormEps)
   const keys = headNorm(layer.kNorm, k.y, rmsNormEps)
   rope(queries.y, positions, inverseFrequencies)
@@ -101,8 +107,7 @@ export function blockForward(
   const o = linearForward(layer.o, heads.y, { dropout, addTo: x2 })
 
   const h2 = cheap(() => rmsNorm(x2, layer.postAttentionNorm.weight, rmsNormEps))
-  const gate = linearForward(layer.gate, h2.now.y, { dropout })
-  const up = linearForward(layer.up, h2.now.y, { dropout })
+  const [gate, up] = linearsForward([layer.gate, layer.up], h2.now.y, dropout)
   const a = cheap(() => swiglu(gate.y, up.y))
   if (y) copyInto(x2, y)
   const down = y
@@ -133,8 +138,7 @@ export function blockBackward(
   const da = linearBackward(layer.down, a, down.u, dx, { dropout })
   const { dgate, dup } = swigluBackward(da, gate.y, up.y, { inPlace: true })
   const h2 = saved.h2()
-  const dh2 = linearBackward(layer.gate, h2.y, gate.u, dgate, { dropout })
-  linearBackward(layer.up, h2.y, up.u, dup, { dropout, addTo: dh2 })
+  const dh2 = linearsBackward([layer.gate, layer.up], h2.y, [gate.u, up.u], [dgate, dup], dropout)
   rmsNormBackward(dh2, x2, layer.postAttentionNorm.weight, h2.rstd, dx, layer.postAttentionNorm.grad)
   arena.release(start)
 
@@ -146,9 +150,7 @@ export function blockBackward(
   const dq = headNormBackward(layer.qNorm, attended.dq, q.y, queries.rstd)
   const dk = headNormBackward(layer.kNorm, attended.dk, k.y, keys.rstd)
   const h1 = saved.h1()
-  const dh1 = linearBackward(layer.q, h1.y, q.u, dq, { dropout })
-  linearBackward(layer.k, h1.y, k.u, dk, { dropout, addTo: dh1 })
-  linearBackward(layer.v, h1.y, v.u, attended.dv, { dropout, addTo: dh1 })
+  const dh1 = linearsBackward([layer.q, layer.k, layer.v], h1.y, [q.u, k.u, v.u], [dq, dk, attended.dv], dropout)
   rmsNormBackward(dh1, x, layer.inputNorm.weight, h1.rstd, dx, layer.inputNorm.grad)
 }
 

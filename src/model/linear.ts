@@ -1,7 +1,8 @@
 import { addBias, addBiasBackward } from '../native/bias.ts'
 import { gemm } from '../native/gemm.ts'
-import { loraBackward, loraForward } from '../native/loraLinear.ts'
+import { loraForward, loraInputBackward, loraOutputBackward } from '../native/loraLinear.ts'
 import { type Nf4Weight, nf4Gemm } from '../native/nf4.ts'
+import { bytesPerElement } from '../tensor/dtype.ts'
 import { Tensor } from '../tensor/tensor.ts'
 
 /** A frozen or trained matrix [out, in]: f32, bf16, or packed in NF4. */
@@ -61,14 +62,15 @@ export const outFeatures = ({ weight }: Linear): number => weight.shape[0]!
 /**
  * `y = x weight^T`, plus bias and LoRA's part where there are such, `x` [tokens, in].
  * @param addTo a tensor [tokens, out] to add to; without it `y` is new.
+ * @param u LoRA's inner activations, where they are there already
  */
 export function linearForward(
   linear: Linear,
   x: Tensor,
-  options: { addTo?: Tensor; dropout?: Dropout | undefined } = {},
+  options: { addTo?: Tensor; dropout?: Dropout | undefined; u?: Tensor | undefined } = {},
 ): LinearOutput {
   const { weight, bias, lora } = linear
-  const u = innerForward(linear, x, options.dropout)
+  const u = options.u ?? innerForward(linear, x, options.dropout)
   const y = options.addTo ?? x.device.empty([x.shape[0]!, outFeatures(linear)], x.dtype)
   const beta = options.addTo ? 1 : 0
   const lowRank = lora && u && { left: u, right: lora.b }
@@ -78,37 +80,126 @@ export function linearForward(
   return { y, u }
 }
 
+/** {@link linearForward} of layers of one input, which is read once for all their pairs where {@link stackOf} allows it. */
+export function linearsForward<const Linears extends readonly Linear[]>(
+  linears: Linears,
+  x: Tensor,
+  dropout: Dropout | undefined,
+): { [I in keyof Linears]: LinearOutput } {
+  const stack = stackOf(linears, dropout)
+  const u = stack && x.device.empty([x.shape[0]!, stack.a.shape[0]!], x.dtype)
+  if (u) gemm(x, stack.a, u, { transposeB: true, alpha: stack.scale })
+  const outputs = linears.map((linear, i) => linearForward(linear, x, { dropout, u: u && stack.columnsOf(u, i) }))
+  return outputs as { [I in keyof Linears]: LinearOutput }
+}
+
 /**
  * Adds the gradients of the layer's weight, bias and pair, and gives d loss / d x: new, in `into`, or added to `addTo`.
  * @param u what forward returned
+ * @param d [tokens, rank] where the gradient of the pair's `a` is left to the caller: set to what that is the product of with `x`
  */
 export function linearBackward(
   linear: Linear,
   x: Tensor,
   u: Tensor | undefined,
   dy: Tensor,
-  options: { into?: Tensor; addTo?: Tensor; dropout?: Dropout | undefined } = {},
+  options: { into?: Tensor; addTo?: Tensor; dropout?: Dropout | undefined; d?: Tensor | undefined } = {},
 ): Tensor {
   const { weight, grad, bias, lora } = linear
   const dx = options.addTo ?? options.into ?? x.device.empty(x.shape, x.dtype)
   const beta = options.addTo ? 1 : 0
   if (grad) gemm(dy, x, grad, { transposeA: true, beta: 1 })
   if (bias?.grad) addBiasBackward(dy, bias.grad)
-  const backward = (dx: Tensor | undefined) => {
-    if (!lora?.grads || !u) return
-    const { a, b, grads } = lora
-    const d = loraBackward(x, a, b, u, dy, dx, grads.a, grads.b, loraOptions(lora, options.dropout))
-    return { left: d, right: a }
-  }
+  const d = lora && u && innerBackward(lora, u, dy, options.d)
   // d a can ride along with the product only where no mask comes between them.
-  const dropout = (options.dropout?.rate ?? 0) > 0
-  const lowRank = dropout ? undefined : backward(undefined)
+  const isMasked = isMasking(options.dropout)
+  const lowRank = lora && d && !isMasked ? { left: d, right: lora.a } : undefined
   if (weight instanceof Tensor) gemm(dy, weight, dx, { beta, lowRank })
   else nf4Gemm(dy, weight, dx, { transposed: true, beta, lowRank })
-  if (dropout) backward(dx)
+  if (lora?.grads && d && !options.d) {
+    loraInputBackward(d, x, lora.a, isMasked ? dx : undefined, lora.grads.a, loraOptions(lora, options.dropout))
+  }
   return dx
 }
 
+/** {@link linearBackward} of layers of one input `x`, as {@link linearsForward} took them: the sum of all d loss / d x. */
+export function linearsBackward(
+  linears: readonly Linear[],
+  x: Tensor,
+  us: readonly (Tensor | undefined)[],
+  dys: readonly Tensor[],
+  dropout: Dropout | undefined,
+): Tensor {
+  const dx = x.device.empty(x.shape, x.dtype)
+  const stack = stackOf(linears, dropout)
+  const d = stack?.grad && x.device.empty([x.shape[0]!, stack.a.shape[0]!], x.dtype)
+  for (const [i, linear] of linears.entries()) {
+    const target = i === 0 ? { into: dx } : { addTo: dx }
+    linearBackward(linear, x, us[i], dys[i]!, { ...target, dropout, d: d && stack?.columnsOf(d, i) })
+  }
+  if (d && stack?.grad) gemm(d, x, stack.grad, { transposeA: true, beta: 1 })
+  return dx
+}
+
+/** Adds the gradient of a pair's `b`, where it trains, and gives d loss / d (drop(x) a^T): in `into`, or new. */
+function innerBackward({ b, grads, scale }: LoraPair, u: Tensor, dy: Tensor, into?: Tensor): Tensor | undefined {
+  if (!grads) return undefined
+  const d = into ?? u.device.empty(u.shape, u.dtype)
+  loraOutputBackward(dy, b, u, d, grads.b, scale)
+  return d
+}
+
+const isMasking = (dropout: Dropout | undefined): boolean => dropout !== undefined && dropout.rate > 0
+
 function loraOptions({ scale, index }: LoraPair, { rate, seed, stream }: Dropout = noDropout) {
   return { scale, dropout: rate, seed, stream: stream + index }
+}
+
+/** The pairs of several layers as one: `a` [layers * rank, in]. */
+interface Stack {
+  readonly a: Tensor
+  /** Gradient of `a`, where all pairs train. */
+  readonly grad: Tensor | undefined
+  readonly scale: number
+  /** Those of layer `index` in a matrix of [tokens, layers * rank]. */
+  columnsOf(matrix: Tensor, index: number): Tensor
+}
+
+/** Columns of the GPU's products begin at multiples of so many elements. */
+const columnAlignment = 8
+
+/**
+ * The pairs of layers of one input as one, so that a product reads the input once for all: where each layer has one, all of
+ * one rank and scale, side by side in memory, and no mask of its own.
+ */
+function stackOf(linears: readonly Linear[], dropout: Dropout | undefined): Stack | undefined {
+  const pairs = linears.flatMap(({ lora }) => lora ?? [])
+  const [first] = pairs
+  if (!first || pairs.length < linears.length || isMasking(dropout)) return undefined
+  const { scale } = first
+  const rank = first.a.shape[0]!
+  const isLike = (pair: LoraPair) => pair.scale === scale && pair.a.shape[0] === rank
+  const a = joined(pairs.map(({ a }) => a))
+  if (!a || rank % columnAlignment !== 0 || !pairs.every(isLike)) return undefined
+  const grads = pairs.flatMap(({ grads }) => grads?.a ?? [])
+  return {
+    a,
+    grad: grads.length === pairs.length ? joined(grads) : undefined,
+    scale,
+    columnsOf: (matrix, index) => matrix.columns(index * rank, (index + 1) * rank),
+  }
+}
+
+/** Matrices of one shape and dtype that lie one after another, as one. */
+function joined(parts: readonly Tensor[]): Tensor | undefined {
+  const [first] = parts as [Tensor]
+  const { memory, shape, dtype, pitch } = first
+  const [rows, columns] = shape as [number, number]
+  const bytes = rows * pitch * bytesPerElement[dtype]
+  const follows = (part: Tensor, i: number) =>
+    part.memory.storage === memory.storage &&
+    part.memory.byteOffset === memory.byteOffset + i * bytes &&
+    part.dtype === dtype &&
+    part.pitch === pitch
+  return parts.every(follows) ? first.slice(0, [parts.length * rows, columns], pitch) : undefined
 }

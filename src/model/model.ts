@@ -34,6 +34,12 @@ export const projections = {
   down: 'mlp.down_proj',
 } as const
 
+/** Projections of one input. */
+export const siblings = [
+  ['q', 'k', 'v'],
+  ['gate', 'up'],
+] as const
+
 export type Projection = keyof typeof projections
 export const projectionNames = Object.keys(projections) as Projection[]
 

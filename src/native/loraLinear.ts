@@ -2,14 +2,17 @@ import type { Tensor } from '../tensor/tensor.ts'
 import { call } from './call.ts'
 import { match } from './shapes.ts'
 
-export interface LoraLinearOptions {
-  /** alpha / rank, or alpha / sqrt(rank) for rsLoRA. */
-  scale: number
+export interface LoraDropout {
   /** Probability of dropping an element of `x` on its way into the adapter, in [0, 1). Default 0. */
   dropout?: number
   /** Seed and stream of the dropout mask: the same two numbers make the same mask again. Integers. Default 0. */
   seed?: number
   stream?: number
+}
+
+export interface LoraLinearOptions extends LoraDropout {
+  /** alpha / rank, or alpha / sqrt(rank) for rsLoRA. */
+  scale: number
 }
 
 /**
@@ -38,35 +41,44 @@ export function loraForward(
 }
 
 /**
- * Backward of {@link loraForward} with its mask: from `dy` [T, N] and forward's `u` adds d loss / d of `x` to `dx` [T, K],
- * of `a` to `da` [r, K] and of `b` to `db` [N, r]. Returns `d` = scale * dy * b [T, r]. Where there is no dropout `dx` can
- * be left out: give `d` to the product of `dy` with the weight as its {@link LowRank} part, together with `a`.
+ * Backward of {@link loraForward} up to its inner activations: from `dy` [T, N] and forward's `u` sets `d` [T, r] =
+ * scale * dy * b and adds d loss / d of `b` to `db` [N, r].
+ * @param scale that of forward
+ * @throws {OpError} `E_OP`: the shapes or dtypes do not fit.
+ */
+export function loraOutputBackward(dy: Tensor, b: Tensor, u: Tensor, d: Tensor, db: Tensor, scale: number): void {
+  match('loraOutputBackward', {
+    dy: [dy, 'T N', 'float'],
+    b: [b, 'N r', 'float'],
+    u: [u, 'T r', dy.dtype],
+    d: [d, 'T r', dy.dtype],
+    db: [db, 'N r', 'f32'],
+  })
+  call('loraOutputBackward', dy, b, u, d, db, scale)
+}
+
+/**
+ * The rest of backward, with forward's mask: from `d` of {@link loraOutputBackward} adds d loss / d of `x` to `dx` [T, K] and
+ * of `a` to `da` [r, K]. Where there is no dropout `dx` can be left out: give `d` to the product of `dy` with the weight as
+ * its {@link LowRank} part, together with `a`.
  * @param options those of forward
  * @throws {OpError} `E_OP`: the shapes or dtypes do not fit.
  */
-export function loraBackward(
+export function loraInputBackward(
+  d: Tensor,
   x: Tensor,
   a: Tensor,
-  b: Tensor,
-  u: Tensor,
-  dy: Tensor,
   dx: Tensor | undefined,
   da: Tensor,
-  db: Tensor,
-  options: LoraLinearOptions,
-): Tensor {
-  const { scale, dropout = 0, seed = 0, stream = 0 } = options
-  match('loraBackward', {
+  options: LoraDropout = {},
+): void {
+  const { dropout = 0, seed = 0, stream = 0 } = options
+  match('loraInputBackward', {
+    d: [d, 'T r', x.dtype],
     x: [x, 'T K', 'float'],
     a: [a, 'r K', 'float'],
-    b: [b, 'N r', 'float'],
-    u: [u, 'T r', x.dtype],
-    dy: [dy, 'T N', x.dtype],
     ...(dx && { dx: [dx, 'T K', x.dtype] as const }),
     da: [da, 'r K', 'f32'],
-    db: [db, 'N r', 'f32'],
   })
-  const d = x.device.empty([x.shape[0]!, a.shape[0]!], x.dtype)
-  call('loraBackward', x, a, b, u, dy, dx, da, db, d, scale, dropout, seed, stream)
-  return d
+  call('loraInputBackward', d, x, a, dx, da, dropout, seed, stream)
 }

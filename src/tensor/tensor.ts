@@ -101,6 +101,11 @@ export class Tensor {
     return this.slice(from * row, [to - from, ...rest], this.pitch)
   }
 
+  /** Columns `[from, to)` of a matrix, as a view. */
+  columns(from: number, to: number): Tensor {
+    return this.slice(from, [this.shape[0]!, to - from], this.pitch)
+  }
+
   /** Copies host bytes into the tensor from byte `byteOffset` of its values on. */
   write(data: NodeJS.TypedArray, byteOffset = 0): this {
     this.onData((addon) => addon.upload(byteOffset, bytesOf(data)))

@@ -18,11 +18,11 @@ onEveryDevice('a new adapter', (device) => {
   test('has pairs for its targets, A uniform in +-1/sqrt(in) and B zero', () => {
     const model = load()
     const parameters = addAdapter(model, { ...loraDefaults, rank: 16, targets: ['q_proj', 'down_proj', 'lm_head'] }, 1)
-    const modules = ['model.layers.0.self_attn.q_proj', 'model.layers.0.mlp.down_proj']
-    modules.push(...modules.map((name) => name.replace('0', '1')), 'lm_head')
-    const names = modules.flatMap((name) => [`${name}.lora_A`, `${name}.lora_B`])
+    const layer = ['model.layers.0.self_attn.q_proj', 'model.layers.0.mlp.down_proj']
+    const layers = [layer, layer.map((name) => name.replace('0', '1')), ['lm_head']]
+    const names = layers.flatMap((names) => ['A', 'B'].flatMap((part) => names.map((name) => `${name}.lora_${part}`)))
     expect(Array.from(parameters.byName.keys())).toEqual(names)
-    for (const name of modules) {
+    for (const name of layers.flat()) {
       const { value } = parameters.get(`${name}.lora_A`)
       const bound = 1 / Math.sqrt(value.shape[1]!)
       const values = toArray(value)

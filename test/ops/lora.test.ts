@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { gemm } from '../../src/native/gemm.ts'
-import { loraBackward, loraForward } from '../../src/native/loraLinear.ts'
+import { loraForward, loraInputBackward, loraOutputBackward } from '../../src/native/loraLinear.ts'
 import { dequantizeNf4, nf4Gemm, quantizeNf4 } from '../../src/native/nf4.ts'
 import { type Device, Tensor, tensorFrom, zeros } from '../../src/tensor/tensor.ts'
 import { adding, productInDoubles } from './product.ts'
@@ -107,24 +107,27 @@ onEveryDevice('lora', (device) => {
         random(device, [N, r], 'f32', 8),
       ]
       const start = [dx, da, db].map(toArray) as [Float64Array, Float64Array, Float64Array]
-      loraBackward(x, a, b, u, dy, dx, da, db, options)
+      const d = poisoned(device, [T, r], dtype)
+      loraOutputBackward(dy, b, u, d, db, options.scale)
+      loraInputBackward(d, x, a, dx, da, options)
 
       const left = { data: toArray(dy), transposed: true }
       const wantB = productInDoubles([N, r, T], left, { data: toArray(u) }, { beta: 1, c: start[2] })
       expectWithin(db, wantB.want, wantB.bound(device, [dtype, dtype], 'f32'))
 
       // d is rounded before it is summed over, so both sums' roundings count, relative to the sums of magnitudes.
-      const d = productInDoubles([T, r, N], { data: toArray(dy) }, { data: toArray(b) }, { alpha: 2 })
+      const wantD = productInDoubles([T, r, N], { data: toArray(dy) }, { data: toArray(b) }, { alpha: 2 })
+      expectWithin(d, wantD.want, wantD.bound(device, [dtype, 'f32'], dtype))
       const rounding = (terms: number) => adding(device, N + terms + 8) + 4 * storing(dtype)
       const magnitude = (values: Float64Array) => ({ data: values.map(Math.abs) })
 
       const add = { beta: 1, c: start[1] }
-      const wantA = productInDoubles([r, K, T], { data: d.want, transposed: true }, { data: dropped }, add)
-      const sizeA = productInDoubles([r, K, T], { data: d.magnitude, transposed: true }, magnitude(dropped), add)
+      const wantA = productInDoubles([r, K, T], { data: wantD.want, transposed: true }, { data: dropped }, add)
+      const sizeA = productInDoubles([r, K, T], { data: wantD.magnitude, transposed: true }, magnitude(dropped), add)
       expectWithin(da, wantA.want, (_, i) => rounding(T) * sizeA.magnitude[i]!)
 
-      const wantX = productInDoubles([T, K, r], { data: d.want }, { data: toArray(a) })
-      const sizeX = productInDoubles([T, K, r], { data: d.magnitude }, magnitude(toArray(a)))
+      const wantX = productInDoubles([T, K, r], { data: wantD.want }, { data: toArray(a) })
+      const sizeX = productInDoubles([T, K, r], { data: wantD.magnitude }, magnitude(toArray(a)))
       const want = wantX.want.map((value, i) => start[0][i]! + mask[i]! * value)
       expectWithin(
         dx,
@@ -133,6 +136,34 @@ onEveryDevice('lora', (device) => {
           rounding(r) * (Math.abs(start[0][i]!) + mask[i]! * sizeX.magnitude[i]!) + storing(dtype) * Math.abs(value),
       )
     }
+  })
+
+  test.each([8, 16, 40])('backward from and to columns of wider matrices, rank %i', (r) => {
+    const [T, N] = [130, 300]
+    const dtype = device.activations
+    const [dy, u, b] = [
+      random(device, [T, N], dtype),
+      random(device, [T, r], dtype, 2),
+      random(device, [N, r], 'f32', 3),
+    ]
+    const [d, db] = [poisoned(device, [T, r], dtype), zeros(device, [N, r], 'f32')]
+    loraOutputBackward(dy, b, u, d, db, 2)
+
+    const [wideU, wideD] = [poisoned(device, [T, 3 * r], dtype), poisoned(device, [T, 3 * r], dtype)]
+    const [partOfU, partOfD] = [wideU.columns(r, 2 * r).write(u.read()), wideD.columns(r, 2 * r)]
+    const dbOfPart = zeros(device, [N, r], 'f32')
+    loraOutputBackward(dy, b, partOfU, partOfD, dbOfPart, 2)
+    expect(toArray(partOfD)).toEqual(toArray(d))
+    expect(toArray(dbOfPart)).toEqual(toArray(db))
+    expect(toArray(wideD).filter(Number.isNaN).length).toBe(2 * r * T)
+
+    const [x, a] = [random(device, [T, 61], dtype, 4), random(device, [r, 61], 'f32', 5)]
+    const gradients = (d: Tensor) => {
+      const [dx, da] = [zeros(device, [T, 61], dtype), zeros(device, [r, 61], 'f32')]
+      loraInputBackward(d, x, a, dx, da, { dropout: 0.25 })
+      return [toArray(dx), toArray(da)]
+    }
+    expect(gradients(partOfD)).toEqual(gradients(d))
   })
 
   // 300 x 520 is large enough for the fastest kernels.
@@ -186,7 +217,9 @@ onEveryDevice('lora', (device) => {
     const [dx, dxAdapter] = [poisoned(device, x.shape as number[]), zeros(device, x.shape, 'f32')]
     const [da, db] = [zeros(device, a.shape, 'f32'), zeros(device, b.shape, 'f32')]
     gemm(dy, w, dx)
-    loraBackward(dropped, a, b, u, dy, dxAdapter, da, db, { scale: 2 })
+    const d = poisoned(device, u.shape as number[])
+    loraOutputBackward(dy, b, u, d, db, 2)
+    loraInputBackward(d, dropped, a, dxAdapter, da)
     const total = toArray(dx).map((value, i) => value + mask[i]! * toArray(dxAdapter)[i]!)
 
     // At most 24 + 4 + 20 terms are added one after the other; judged by the largest element, which exceeds their size.

@@ -56,27 +56,29 @@ Dropped drop(const Op& op, int64_t row, int64_t rows, int64_t column, int64_t co
 }
 
 // da += d^T * drop(x): each thread takes columns of x, so that every sum runs over the rows in order.
-void addGradA(const LoraBackward& op, const float* d) {
+void addGradA(const LoraInputBackward& op) {
   const int64_t T = op.x.shape[0], K = op.x.shape[1], r = op.a.shape[0];
   parallelBlocks(K, blockColumns, [&](int64_t column, int64_t columns) {
     const auto scratch = floats(blockDepth * columns);
     for (int64_t row = 0; row < T; row += blockDepth) {
       const int64_t rows = std::min(blockDepth, T - row);
       const GemmRight x = drop(op, row, rows, column, columns, scratch.get());
-      gemm({r, columns, rows, {d + row * r, r, true}, x, {op.da.as<float>() + column, K}, 1, 1});
+      const float* d = op.d.as<float>() + row * op.d.pitch;
+      gemm({r, columns, rows, {d, op.d.pitch, true}, x, {op.da.as<float>() + column, K}, 1, 1});
     }
   });
 }
 
 // dx += drop(d * a)
-void addGradX(const LoraBackward& op, const float* d) {
+void addGradX(const LoraInputBackward& op) {
   const int64_t T = op.x.shape[0], K = op.x.shape[1], r = op.a.shape[0];
+  const FloatMatrix d{op.d.as<float>(), op.d.pitch};
   float* dx = op.dx.as<float>();
   const GemmRight a{op.a.as<const float>(), K};
-  if (op.dropout == 0) return gemm({T, K, r, {d, r}, a, {dx, K}, 1, 1});
+  if (op.dropout == 0) return gemm({T, K, r, d, a, {dx, K}, 1, 1});
   parallelBlocks(T, blockRows, [&](int64_t row, int64_t rows) {
     const auto undropped = floats(rows * K);
-    gemm({rows, K, r, {d + row * r, r}, a, {undropped.get(), K}});
+    gemm({rows, K, r, {d.data + row * d.stride, d.stride}, a, {undropped.get(), K}});
     for (int64_t i = 0; i < rows; i++) {
       const float* source = undropped.get() + i * K;
       float* target = dx + (row + i) * K;
@@ -95,21 +97,23 @@ void cpu(const LoraForward& op) {
   parallelBlocks(T, blockRows, [&](int64_t row, int64_t rows) {
     const auto scratch = floats(op.dropout == 0 ? 0 : rows * K);
     const FloatMatrix x = drop(op, row, rows, 0, K, scratch.get());
-    float* u = op.u.as<float>() + row * r;
-    gemm({rows, r, K, x, a, {u, r}, op.scale});
-    if (op.y) gemm({rows, N, r, {u, r}, b, {op.y.as<float>() + row * N, N}, 1, 1});
+    float* u = op.u.as<float>() + row * op.u.pitch;
+    gemm({rows, r, K, x, a, {u, op.u.pitch}, op.scale});
+    if (op.y) gemm({rows, N, r, {u, op.u.pitch}, b, {op.y.as<float>() + row * N, N}, 1, 1});
   });
 }
 
-void cpu(const LoraBackward& op) {
-  const int64_t T = op.x.shape[0], r = op.a.shape[0], N = op.b.shape[0];
+void cpu(const LoraOutputBackward& op) {
+  const int64_t T = op.dy.shape[0], N = op.dy.shape[1], r = op.b.shape[1];
   const float* dy = op.dy.as<float>();
-  const GemmRight b{op.b.as<const float>(), r}, u{op.u.as<const float>(), r};
-  float* d = op.d.as<float>();
-  gemm({T, r, N, {dy, N}, b, {d, r}, op.scale});
+  const GemmRight b{op.b.as<const float>(), r}, u{op.u.as<const float>(), op.u.pitch};
+  gemm({T, r, N, {dy, N}, b, {op.d.as<float>(), op.d.pitch}, op.scale});
   gemm({N, r, T, {dy, N, true}, u, {op.db.as<float>(), r}, 1, 1});
-  addGradA(op, d);
-  if (op.dx) addGradX(op, d);
+}
+
+void cpu(const LoraInputBackward& op) {
+  addGradA(op);
+  if (op.dx) addGradX(op);
 }
 
 }  // namespace loram

@@ -48,10 +48,13 @@ void cuda(const LoraForward& op, cudaStream_t stream) {
   multiply(Order::byDepth, *u, Order::byDepth, *b, {}, outputTo(op.y, 1, 1), u->columns, stream);
 }
 
-void cuda(const LoraBackward& op, cudaStream_t stream) {
-  const Bf16Operand x(op.x, stream), b(op.b, stream), u(op.u, stream), dy(op.dy, stream);
+void cuda(const LoraOutputBackward& op, cudaStream_t stream) {
+  const Bf16Operand dy(op.dy, stream), b(op.b, stream), u(op.u, stream);
   outputGradients(*dy, *b, *u, outputTo(op.d, op.scale, 0), outputTo(op.db, 1, 1), stream);
-  const Bf16Operand d(op.d, stream);
+}
+
+void cuda(const LoraInputBackward& op, cudaStream_t stream) {
+  const Bf16Operand d(op.d, stream), x(op.x, stream);
   withDropped(op, *x, [&](const auto& dropped) {
     skinny<Order::byPosition, Order::byPosition>(*d, dropped, outputTo(op.da, 1, 1), x->rows, stream);
   });
