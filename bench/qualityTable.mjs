@@ -4,14 +4,16 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { writeFileAtomic } from '../dist/formats/atomic.js'
-import { recipes } from './lib/recipes.mjs'
+import { factorName, recipes } from './lib/recipes.mjs'
 import { readResults } from './lib/results.mjs'
 
 const here = (name) => fileURLToPath(new URL(name, import.meta.url))
 const [file = here('results/quality.jsonl'), page = here('../docs/smollm2.md')] = process.argv.slice(2)
 const all = existsSync(file) ? readResults(file) : []
 /** Those that were measured where the last one was, and of as much. */
-const lines = all.filter((line) => ['gpu', 'cpu', 'testRows', 'maxSteps'].every((key) => line[key] === all.at(-1)[key]))
+const lines = all.filter((line) =>
+  ['gpu', 'cpu', 'testRows', 'questions', 'maxSteps'].every((key) => line[key] === all.at(-1)[key]),
+)
 /** The newest of each seed. */
 const linesOf = (row) =>
   Array.from(new Map(lines.filter((line) => line.row === row).map((line) => [line.seed, line])).values())
@@ -36,16 +38,24 @@ function spread(values) {
     .join(' ± ')
 }
 
+/** The share of right answers over seeds, which all have the same questions, and the standard error that these give it. */
+function rightAnswers(scores) {
+  if (scores.length === 0) return ''
+  const [accuracy, error] = ['accuracy', 'standardError'].map((key) => mean(scores.map((score) => score[key])))
+  return `${(100 * accuracy).toFixed(1)} ± ${(100 * error).toFixed(1)} %`
+}
+
 const percent = (share) => (Number.isFinite(share) ? `${(100 * share).toFixed(1)} %` : '')
 
 /** One of a row, or of a factor on its update. */
-function cells(title, measured, { parameters, scale = '', tokensPerSecond } = {}) {
+function cells(title, measured, { parameters, scale = '', tokensPerSecond, exactMatches = [] } = {}) {
   const means = meansOf(measured)
   return [
     title,
     parameters ? `${(parameters / 1e6).toFixed(1)} M` : '',
     scale,
     ...tests.map((test) => spread(measured.map((one) => one[test]))),
+    rightAnswers(exactMatches),
     percent((base.gsm8k - means.gsm8k) / (base.gsm8k - ceiling)),
     percent(Math.max(means.code / base.code, means.wikitext / base.wikitext) - 1),
     tokensPerSecond ? `${Math.round(tokensPerSecond / 1000)} k` : '',
@@ -59,12 +69,14 @@ const rows = Object.entries(recipes).flatMap(([name, { title, factors = [] }]) =
   const scale = Array.from(new Set(found.flatMap((line) => line.scale ?? []))).join(', ')
   const atFactor = (factor) =>
     cells(
-      `${title}, times ${factor}`,
-      found.map((line) => line.factors[factor]),
+      `${title}, times ${factorName(factor)}`,
+      found.map((line) => line.factors[factorName(factor)]),
     )
-  return [cells(title, perplexities(name), { ...found[0], scale }), ...factors.map(atFactor)]
+  const exactMatches = found.flatMap((line) => line.exactMatch ?? [])
+  return [cells(title, perplexities(name), { ...found[0], scale, exactMatches }), ...factors.map(atFactor)]
 })
-const head = 'model,trained on,factor,GSM8K,code,WikiText-2,gap closed,worse outside,tokens/s,seeds'.split(',')
+const head =
+  'model,trained on,factor,GSM8K,code,WikiText-2,right answers,gap closed,worse outside,tokens/s,seeds'.split(',')
 const table = [head, head.map(() => '---'), ...rows].map((row) => `| ${row.join(' | ')} |`).join('\n')
 const { gpu, cpu, commit, testRows } = lines.at(-1)
 const caption = `Measured on ${gpu ?? cpu} at commit ${commit}${testRows ? `, of each test ${testRows} rows` : ''}.`

@@ -6,6 +6,7 @@ import { writeFileAtomic } from '../../dist/formats/atomic.js'
 import { isGguf } from '../../dist/formats/gguf/file.js'
 import { writeCheckpoint } from '../../dist/formats/huggingFace.js'
 import { evaluateExamples } from '../../dist/infer/perplexity.js'
+import { scoreTask } from '../../dist/infer/tasks/index.js'
 import { pairsOf, usePairs } from '../../dist/lora/attach.js'
 import { openModelFolder, readModel } from '../../dist/model/open.js'
 import { readTensor } from '../../dist/model/weights.js'
@@ -58,13 +59,18 @@ export function asFolder(model, work) {
   return dir
 }
 
+/** GSM8K's own mark, and where a model that was not trained on it goes on to a question of its own. */
+const gsm8k = { kind: 'exact-match', answer: '#### (\\S+)', stop: ['Question:'], maxNewTokens: 256 }
+
 /**
  * The original, not quantised, and the test sets, of each at most `testRows` rows.
- * @returns measures an adapter, or the original alone: perplexity of answers, and of running text in windows of 512 tokens
+ * @param {{ testRows?: number | undefined, questions: number }} amount
+ * @returns what measures an adapter, or the original alone: `perplexity` of answers, and of running text in windows of 512
+ * tokens; with `questions` above 0 also `exactMatch`, of generated answers to the first so many of GSM8K
  */
-export async function openJudge(dir, tests, device, testRows) {
+export async function openJudge(dir, tests, device, { testRows, questions }) {
   const tokenizer = loadTokenizer(dir)
-  const { model } = readModel(openModelFolder(dir), device, { quantize: 'none' })
+  const { model, loading } = readModel(openModelFolder(dir), device, { quantize: 'none' })
   const cache = { cache: true }
   const answers = (file) => loadExamples(file, tokenizer, { sequenceLength }, cache)
   const sets = {
@@ -76,13 +82,20 @@ export async function openJudge(dir, tests, device, testRows) {
     const sizes = { microBatchSize: 32, sequenceLength }
     return evaluateExamples(model, firstOf(examples, testRows), sizes, neverAborted).perplexity
   }
-  return (adapter) => {
+  const perplexity = () => Object.fromEntries(Object.entries(sets).map(([name, set]) => [name, perplexityOf(set)]))
+  const exactMatch = async () => {
+    const sizes = { data: tests.gsm8k, format: 'auto', limit: questions, sequenceLength, microBatchSize: 128 }
+    const { kind, ...score } = await scoreTask({ model, tokenizer, loading }, gsm8k, sizes, neverAborted)
+    return score
+  }
+  const measuring = (measure) => async (adapter) => {
     const pairs = adapter ? pairsOf(model, adapter) : new Map()
     usePairs(model, pairs)
-    const measured = Object.fromEntries(Object.entries(sets).map(([name, set]) => [name, perplexityOf(set)]))
+    const measured = await measure()
     for (const { a, b } of pairs.values()) for (const tensor of [a, b]) tensor.dispose()
     return measured
   }
+  return { perplexity: measuring(perplexity), ...(questions > 0 && { exactMatch: measuring(exactMatch) }) }
 }
 
 /** Running text without its last, shorter window. */

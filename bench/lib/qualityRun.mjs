@@ -5,28 +5,34 @@ import { scaleAdapter } from '../../dist/lora/scale.js'
 import { trainLoRAMOptions } from '../../dist/options/index.js'
 import { trainLoRAMRun } from '../../dist/train/run.js'
 import { validate } from '../../dist/validate.js'
-import { shared } from './recipes.mjs'
+import { factorName, factorOf, shared } from './recipes.mjs'
 
 /**
  * Trains and recovers as a recipe says, and measures on the original.
+ * @param {import('./recipes.mjs').Recipe} recipe
  * @param setting `model`, `data` of prepareData, `judge`, `device`, `seed`, `maxSteps`, `work` and `signal`
  * @throws {AbortError} the signal
  */
 export async function runRecipe({ options, factors = [] }, setting) {
-  if (!options) return timed(() => setting.judge())
+  if (!options) return measure(setting.judge)
   const output = mkdtempSync(path.join(setting.work, 'run-'))
   try {
     const given = validate(trainLoRAMOptions, { ...optionsOf(options, setting), output })
     const { emit, summary } = watch()
     const { metrics } = await trainLoRAMRun(given, { emit, signal: setting.signal })
     const adapter = readAdapter(output)
-    const atFactor = (factor) => [factor, setting.judge(scaleAdapter(adapter, factor / (metrics.recovery?.scale ?? 1)))]
+    const scale = metrics.recovery?.scale ?? given.recover.scale
+    const atFactors = {}
+    for (const factor of factors) {
+      const scaled = scaleAdapter(adapter, (module) => factorOf(factor, module) / scale)
+      atFactors[factorName(factor)] = await setting.judge.perplexity(scaled)
+    }
     return {
-      ...timed(() => setting.judge(adapter)),
-      ...(factors.length > 0 && { factors: Object.fromEntries(factors.map(atFactor)) }),
+      ...(await measure(setting.judge, adapter)),
+      ...(factors.length > 0 && { factors: atFactors }),
       ...summary(),
       steps: metrics.steps,
-      scale: metrics.recovery?.scale ?? given.recover.scale,
+      scale,
       parameters: metrics.plan.parameters.trained,
       plannedBytes: metrics.plan.bytes.total,
     }
@@ -35,9 +41,11 @@ export async function runRecipe({ options, factors = [] }, setting) {
   }
 }
 
-function timed(judge) {
+async function measure(judge, adapter) {
   const began = performance.now()
-  return { perplexity: judge(), evaluateSeconds: secondsSince(began) }
+  const perplexity = await judge.perplexity(adapter)
+  const exactMatch = await judge.exactMatch?.(adapter)
+  return { perplexity, ...(exactMatch && { exactMatch }), evaluateSeconds: secondsSince(began) }
 }
 
 const secondsSince = (began) => (performance.now() - began) / 1000

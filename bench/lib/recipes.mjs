@@ -1,8 +1,9 @@
 /**
  * The rows of the table of quality, by name: `title` as the table has it, and `options`, what the row changes of
- * {@link shared}. A row without options trains nothing. `factors` are further factors on the recovered update to measure.
- * Rows of the group `search` look for a better recipe, and are run by name only.
- * @typedef {{ title: string, group?: 'search', options?: object, factors?: number[] }} Recipe
+ * {@link shared}. A row without options trains nothing. `factors` are further factors on the recovered update to measure:
+ * a number on all of it, or one by `attention`, `mlp` or a projection's name, which leaves other modules as they are.
+ * @typedef {{ title: string, options?: object, factors?: Factor[] }} Recipe
+ * @typedef {number | Record<string, number>} Factor
  */
 
 /** What all rows share: the paper's recipe at the size of this model. */
@@ -24,15 +25,19 @@ const onTask = { data: undefined, samples: 64, sequenceLength: 256 }
 
 /** Slices that rotate with every step around a core; held-out data choose the factor on the update. */
 const rotating = ({ rotate = {}, train = {}, recover = {} } = {}) => ({
-  prune: half({ calibration: onTask, rotate: { every: 1, core: 0.25, rescale: true, hold: 'resident', ...rotate } }),
+  prune: half({ calibration: onTask, rotate: { every: 1, core: 0.25, hold: 'resident', ...rotate } }),
   train: { ...shared.train, ...train },
   data: { evalSplit: 0.03 },
   recover: { scale: 'auto', ...recover },
 })
-const factors = [0.25, 0.5, 0.75, 1]
+const rescaled = { rescale: true }
+const uniform = [0.25, 0.5, 0.75, 1]
+const byModule = [0.5, 0.75, 1].flatMap((attention) =>
+  [0.5, 0.75, 1].filter((mlp) => mlp !== attention).map((mlp) => ({ attention, mlp })),
+)
 
-/** Predictions of running text that training shall not change; `weight` is what a nat of divergence costs. */
-const preserving = (weight) => ({ preserve: { weight, batchSize: 4 } })
+/** Predictions of running text that training shall not change; a nat of divergence costs as much as one of loss. */
+const preserve = { preserve: { weight: 1, batchSize: 4 } }
 const finish = { steps: 20, learningRate: 2e-4 }
 
 /** @type {Record<string, Recipe>} */
@@ -41,6 +46,7 @@ export const recipes = {
   lora: { title: 'LoRA on the full model in bf16: the ceiling', options: { quantize: 'none' } },
   qlora: { title: 'LoRA on the full model in NF4', options: {} },
   random: { title: 'random', options: { prune: random } },
+  'random-bf16': { title: 'random, base in bf16', options: { prune: random, quantize: 'none' } },
   'random-align': { title: 'random, aligned', options: { prune: random, align } },
   taylor: { title: 'Taylor, first order', options: { prune: taylor } },
   'taylor-align': { title: 'Taylor, first order, aligned', options: { prune: taylor, align } },
@@ -69,75 +75,53 @@ export const recipes = {
     title: 'random, aligned by distillation',
     options: { prune: random, align: { ...align, distill: {} } },
   },
-  rotate: { title: 'rotating slices', options: rotating(), factors },
-  'rotate-preserve': {
-    title: 'rotating slices, predictions preserved',
-    options: rotating({ train: preserving(1) }),
-    factors,
+  'rotate-rescaled': {
+    title: 'rotating slices, kept channels rescaled',
+    options: rotating({ rotate: rescaled }),
+    factors: uniform,
   },
-  'rotate-preserve-finish': {
-    title: 'rotating slices, predictions preserved, 20 steps on the full model',
-    options: rotating({ train: preserving(1), recover: { finish } }),
+  'rotate-preserve-rescaled': {
+    title: 'rotating slices, kept channels rescaled, predictions preserved',
+    options: rotating({ rotate: rescaled, train: preserve }),
+    factors: uniform,
+  },
+  'rotate-preserve-rescaled-finish': {
+    title: 'rotating slices, kept channels rescaled, predictions preserved, 20 steps on the full model',
+    options: rotating({ rotate: rescaled, train: preserve, recover: { finish } }),
+  },
+  'rotate-preserve-unscaled': {
+    title: 'rotating slices, kept channels as they are, predictions preserved',
+    options: rotating({ train: preserve }),
+    factors: [...uniform, ...byModule],
+  },
+  'rotate-preserve-unscaled-finish': {
+    title: 'rotating slices, kept channels as they are, predictions preserved, 20 steps on the full model',
+    options: rotating({ train: preserve, recover: { finish } }),
   },
   'lora-20': {
     title: 'LoRA on the full model in NF4, 20 steps alone',
     options: { train: { ...shared.train, learningRate: finish.learningRate, warmupSteps: 2, maxSteps: finish.steps } },
   },
-
-  ...searched({
-    'random-bf16': { title: 'random, base in bf16', options: { prune: random, quantize: 'none' } },
-    'random-align-bf16': {
-      title: 'random, aligned, base in bf16',
-      options: { prune: random, align, quantize: 'none' },
-    },
-    'taylor-task': { title: 'Taylor on the task', options: { prune: half({ calibration: onTask }) } },
-    'taylor-preserve': {
-      title: 'Taylor, predictions preserved',
-      options: { prune: taylor, train: { ...shared.train, ...preserving(1) } },
-      factors,
-    },
-    'taylor-align-preserve': {
-      title: 'Taylor, aligned, predictions preserved',
-      options: { prune: taylor, align, train: { ...shared.train, ...preserving(1) } },
-      factors,
-    },
-    'rotate-preserve-0.3': { title: 'preserved by 0.3', options: rotating({ train: preserving(0.3) }), factors },
-    'rotate-preserve-4': { title: 'preserved by 4', options: rotating({ train: preserving(4) }), factors },
-    'rotate-preserve-core-0.4': {
-      title: 'preserved by 1, core 0.4',
-      options: rotating({ rotate: { core: 0.4 }, train: preserving(1) }),
-      factors,
-    },
-    'rotate-preserve-unscaled': {
-      title: 'preserved by 1, kept channels as they are',
-      options: rotating({ rotate: { rescale: false }, train: preserving(1) }),
-      factors,
-    },
-    'rotate-preserve-slow': {
-      title: 'preserved by 1, learning rate 2e-4',
-      options: rotating({ train: { ...preserving(1), learningRate: 2e-4 } }),
-      factors,
-    },
-    'rotate-preserve-every-4': {
-      title: 'preserved by 1, a slice every 4 steps',
-      options: rotating({ rotate: { every: 4 }, train: preserving(1) }),
-      factors,
-    },
-    'rotate-preserve-unscaled-finish': {
-      title: 'preserved by 1, kept channels as they are, 20 steps on the full model',
-      options: rotating({ rotate: { rescale: false }, train: preserving(1), recover: { finish } }),
-    },
-    'taylor-finish': { title: 'Taylor, 20 steps on the full model', options: { prune: taylor, recover: { finish } } },
-    'rotate-preserve-finish-40': {
-      title: 'preserved by 1, 40 steps on the full model',
-      options: rotating({ train: preserving(1), recover: { finish: { ...finish, steps: 40 } } }),
-    },
-  }),
 }
 
-function searched(rows) {
-  return Object.fromEntries(Object.entries(rows).map(([name, row]) => [name, { ...row, group: 'search' }]))
+/**
+ * A factor on the update of a module, by the module's full name.
+ * @param {Factor} factor
+ * @param {string} module
+ */
+export function factorOf(factor, module) {
+  if (typeof factor === 'number') return factor
+  const named = module.replace('self_attn', 'attention').split('.')
+  return factor[named.findLast((part) => part in factor)] ?? 1
 }
 
-/** Those that are measured where none is named. */
-export const rowsOfTable = Object.keys(recipes).filter((name) => recipes[name].group === undefined)
+/**
+ * As results and the table have it.
+ * @param {Factor} factor
+ */
+export const factorName = (factor) =>
+  typeof factor === 'number'
+    ? String(factor)
+    : Object.entries(factor)
+        .map((entry) => entry.join(' '))
+        .join(', ')

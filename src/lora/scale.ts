@@ -6,12 +6,12 @@ import type { StopSignal } from '../worker/protocol.ts'
 import { type Adapter, scaleOf } from './adapter.ts'
 import { attachAdapter } from './attach.ts'
 
-/** The adapter with its update multiplied by `factor`: rank and alpha stay, B changes. */
-export function scaleAdapter(adapter: Adapter, factor: number): Adapter {
-  const modules = Array.from(
-    adapter.modules,
-    ([name, { a, b }]) => [name, { a, b: { ...b, data: b.data.map((value) => value * factor) } }] as const,
-  )
+/** The adapter with the update of each module multiplied by a factor: rank and alpha stay, B changes. */
+export function scaleAdapter(adapter: Adapter, factorOf: (module: string) => number): Adapter {
+  const modules = Array.from(adapter.modules, ([name, { a, b }]) => {
+    const factor = factorOf(name)
+    return [name, { a, b: { ...b, data: b.data.map((value) => value * factor) } }] as const
+  })
   return { ...adapter, modules: new Map(modules) }
 }
 

@@ -70,7 +70,10 @@ export const methods = {
     const file = given.pruning.endsWith('.json') ? given.pruning : path.join(given.pruning, 'pruning.json')
     const plan = readPruning(file)
     const recovered = recoverAdapter(readAdapter(given.adapter), plan, given.fill)
-    writeAdapter(given.output, scaleAdapter(recovered, given.scale))
+    writeAdapter(
+      given.output,
+      scaleAdapter(recovered, () => given.scale),
+    )
   },
 
   async merge(

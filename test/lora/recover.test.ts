@@ -37,12 +37,13 @@ test('where nothing was cut, recovery changes nothing', () => {
   expect(recoverAdapter(recovered, { ...loramPlan, kept: everything })).toEqual(recovered)
 })
 
-test('a scaled update is that factor times the update; the adapter that is given stays', () => {
-  const scaled = scaleAdapter(recovered, 0.5)
+test('a scaled update is its factor times the update; the adapter that is given stays', () => {
+  const scaled = scaleAdapter(recovered, (module) => (module.includes('mlp') ? 0.5 : 1))
   for (const [name, { a, b }] of recovered.modules) {
-    expect(scaled.modules.get(name)).toEqual({ a, b: { ...b, data: b.data.map((value) => value / 2) } })
+    const data = name.includes('mlp') ? b.data.map((value) => value / 2) : b.data
+    expect(scaled.modules.get(name)).toEqual({ a, b: { ...b, data } })
   }
-  expect(scaleAdapter(recovered, 1)).toEqual(recovered)
+  expect(scaleAdapter(recovered, () => 1)).toEqual(recovered)
 })
 
 test.each([
