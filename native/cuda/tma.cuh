@@ -42,9 +42,10 @@ __device__ inline void barrierInitFence() { asm volatile("fence.mbarrier_init.re
 __device__ inline void barrierArrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
-// At a barrier of any block of the cluster, as sharedOfBlock gives it.
+// At a barrier of any block of the cluster, as sharedOfBlock gives it. Shows the others nothing that this thread wrote: a
+// release to the cluster would wait for all of its memory accesses.
 __device__ inline void barrierArriveInCluster(uint32_t barrier) {
-  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 __device__ inline void barrierArriveExpecting(uint32_t barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");

@@ -19,7 +19,9 @@ void addLowRank(const LowRank& extra, Output c, cudaStream_t stream) {
 template <Order orderA, Order orderB>
 void multiplyAs(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, Output c, int depth,
                 cudaStream_t stream) {
-  const int parts = partsSm90(c, depth);
+  // A gradient of few rows out of a long depth, such as LoRA's: only parts of the depth keep the memory busy.
+  const bool isFlat = orderA == Order::byPosition && c.rows <= SmallTile::M;
+  const int parts = isFlat ? 0 : partsSm90(c, depth);
   if (parts > 1) return splitSm90<orderA, orderB>(a, b, extra, c, depth, parts, stream);
   if (parts == 1) {
     return c.dtype == DType::bf16 ? gemmSm90<orderA, orderB, __nv_bfloat16>(a, b, extra, c, depth, stream)
