@@ -1,5 +1,6 @@
 import { AdapterError } from '../errors.ts'
 import { type Checkpoint, fingerprint } from '../formats/huggingFace.ts'
+import type { Layer } from '../model/block.ts'
 import type { Linear, LoraPair } from '../model/linear.ts'
 import { linears, type Model, type Projection, parseModule, projectionNames, siblings } from '../model/model.ts'
 import { converted } from '../model/weights.ts'
@@ -50,12 +51,10 @@ export function addAdapter(model: Model, options: LoraOptions, seed: number): Pa
   const targets = Array.from(linears(model), ([name, linear], index) => {
     return { name, linear, index, layer: parseModule(name)?.layer }
   }).filter(({ name }) => options.targets.some((target) => name.split('.').at(-1) === target))
-  const shapes = Array.from(new Set(targets.map(({ layer }) => layer)), (layer) =>
-    pairShapes(
-      targets.filter((target) => target.layer === layer),
-      options.rank,
-    ),
-  ).flat()
+  const layers = Array.from(new Set(targets.map(({ layer }) => layer)), (layer) =>
+    targets.filter((target) => target.layer === layer),
+  )
+  const shapes = layers.flatMap((ofLayer) => pairShapes(ofLayer, options.rank))
   const parameters = new ParameterSet(model.device, new Map(shapes), { rounds: true })
   for (const { name, linear, index } of targets) {
     const a = parameters.get(`${name}.lora_A`)
@@ -151,32 +150,23 @@ export function pairsOf(model: Model, adapter: Adapter): Pairs {
       index,
     })
   }
-  for (const layer of model.layers)
-    for (const names of siblings)
-      joinPairs(
-        pairs,
-        names.map((name) => layer[name]),
-      )
+  for (const layer of model.layers) for (const names of siblings) joinPairs(pairs, layer, names)
   return pairs
 }
 
-/** Moves the A of projections of one input side by side: products take them as one matrix. */
-function joinPairs(pairs: Map<Linear, LoraPair>, projections: readonly Linear[]): void {
-  const found = projections.flatMap((linear) => {
-    const pair = pairs.get(linear)
-    return pair ? [{ linear, pair }] : []
-  })
-  const [first] = found
-  if (!first) return
-  const { device, shape, dtype } = first.pair.a
-  const joined = device.empty([found.reduce((rows, { pair }) => rows + pair.a.shape[0]!, 0), shape[1]!], dtype)
-  let row = 0
-  for (const { linear, pair } of found) {
-    const a = joined.rows(row, row + pair.a.shape[0]!)
+/** Moves the A of projections of one input side by side, as {@link pairShapes} has them. */
+function joinPairs(pairs: Map<Linear, LoraPair>, layer: Layer, names: readonly Projection[]): void {
+  const found = names.map((name) => layer[name]).filter((linear) => pairs.has(linear))
+  if (found.length < 2) return
+  const { device, shape, dtype } = pairs.get(found[0]!)!.a
+  const [rank, inputs] = shape as [number, number]
+  const joined = device.empty([found.length * rank, inputs], dtype)
+  for (const [i, linear] of found.entries()) {
+    const pair = pairs.get(linear)!
+    const a = joined.rows(i * rank, (i + 1) * rank)
     copyInto(pair.a, a)
     pair.a.dispose()
     pairs.set(linear, { ...pair, a })
-    row += a.shape[0]!
   }
 }
 

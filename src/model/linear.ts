@@ -80,7 +80,7 @@ export function linearForward(
   return { y, u }
 }
 
-/** {@link linearForward} of layers of one input, which is read once for all their pairs where {@link stackOf} allows it. */
+/** {@link linearForward} of layers of one input, which all pairs together read once where they are a {@link Stack}. */
 export function linearsForward<const Linears extends readonly Linear[]>(
   linears: Linears,
   x: Tensor,
@@ -96,7 +96,7 @@ export function linearsForward<const Linears extends readonly Linear[]>(
 /**
  * Adds the gradients of the layer's weight, bias and pair, and gives d loss / d x: new, in `into`, or added to `addTo`.
  * @param u what forward returned
- * @param d [tokens, rank] where the gradient of the pair's `a` is left to the caller: set to what that is the product of with `x`
+ * @param d [tokens, rank], set to d loss / d (x a^T); the gradient of the pair's `a`, d^T x, is then left to the caller
  */
 export function linearBackward(
   linear: Linear,
@@ -141,7 +141,7 @@ export function linearsBackward(
   return dx
 }
 
-/** Adds the gradient of a pair's `b`, where it trains, and gives d loss / d (drop(x) a^T): in `into`, or new. */
+/** Where a pair trains: adds the gradient of its `b` and gives d loss / d (drop(x) a^T) [tokens, rank], in `into` or new. */
 function innerBackward({ b, grads, scale }: LoraPair, u: Tensor, dy: Tensor, into?: Tensor): Tensor | undefined {
   if (!grads) return undefined
   const d = into ?? u.device.empty(u.shape, u.dtype)

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
 import { adapterFrom, addAdapter, attachAdapter, loraDefaults, targetModules } from '../../src/lora/attach.ts'
+import { siblings } from '../../src/model/model.ts'
 import { goldenPath } from '../golden.ts'
 import { forwardLogits, goldenBatch, loadDirectory } from '../model/support.ts'
 import { onEveryDevice, readGolden, toArray } from '../ops/support.ts'
@@ -43,7 +44,7 @@ onEveryDevice('a new adapter', (device) => {
     expect(first(1)).not.toEqual(first(0))
   })
 
-  test('taken out and attached to another copy of the model computes the same bits', () => {
+  test('taken out and attached to another copy of the model computes the same bits, A of one input side by side', () => {
     const trained = load()
     const options = { ...loraDefaults, useRslora: true }
     const parameters = addAdapter(trained, options, 1)
@@ -54,6 +55,15 @@ onEveryDevice('a new adapter', (device) => {
     parameters.round()
     const other = load()
     attachAdapter(other, adapterFrom(parameters, options, 'llama3'))
+    for (const layer of [...trained.layers, ...other.layers]) {
+      for (const names of siblings) {
+        const [first, ...rest] = names.map((name) => layer[name].lora!.a)
+        for (const [i, { memory }] of rest.entries()) {
+          expect(memory.storage).toBe(first!.memory.storage)
+          expect(memory.byteOffset).toBe(first!.memory.byteOffset + (i + 1) * first!.bytes)
+        }
+      }
+    }
     expect(forwardLogits(other, batch)).toEqual(forwardLogits(trained, batch))
   })
 })
