@@ -64,7 +64,6 @@ const gsm8k = { kind: 'exact-match', answer: '#### (\\S+)', stop: ['Question:'],
 
 /**
  * The original, not quantised, and the test sets, of each at most `testRows` rows.
- * @param {{ testRows?: number | undefined, questions: number }} amount
  * @returns what measures an adapter, or the original alone: `perplexity` of answers, and of running text in windows of 512
  * tokens; with `questions` above 0 also `exactMatch`, of generated answers to the first so many of GSM8K
  */

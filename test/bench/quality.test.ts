@@ -78,9 +78,9 @@ test.each([
 
 test('measures the factors of a row, and has them in the table', async () => {
   const data = prepareData(scratch, at('work'))
-  const judge = await openJudge(at('model'), data.tests, openDevice('cpu'), { questions: 0 })
+  const judge = await openJudge(at('model'), data.tests, openDevice('cpu'), { testRows: 3, questions: 0 })
   const { factors } = recipes['rotate-preserve-unscaled'] as Required<Recipe>
-  const recipe = { ...recipes['unstructured-magnitude'], factors }
+  const recipe = { ...(recipes['unstructured-magnitude'] as Recipe), factors }
   const setting = { model: at('model'), data, judge, device: cpu, seed: 1, maxSteps: 2, work: at('work') }
   const result = await runRecipe(recipe, { ...setting, signal: neverAborted })
   expect(Object.keys(result.factors).sort()).toEqual(factors.map(factorName).sort())

@@ -28,7 +28,7 @@ const notRun: readonly (readonly [RegExp, string])[] = [
 ]
 
 /** Pages that name models which a reader would have: their commands must be understood, and fail for lack of files alone. */
-const illustrative = ['docs/cli.md', 'docs/configuration.md', 'docs/smollm2.md']
+const illustrative = ['docs/cli.md', 'docs/configuration.md', 'docs/evaluation.md', 'docs/smollm2.md']
 const missingInput = 3
 
 const port = await freePort()
