@@ -13,7 +13,6 @@ import { recipes } from './lib/recipes.mjs'
 import { appendResult, readResults } from './lib/results.mjs'
 
 const here = (name) => fileURLToPath(new URL(name, import.meta.url))
-const firstSeed = 42
 /** What two lines have in common of which one need not be measured. */
 const sameWork = ['row', 'seed', 'testRows', 'questions', 'maxSteps', 'gpu', 'commit']
 const isSameWork = (one, other) => sameWork.every((key) => one[key] === other[key])
@@ -24,6 +23,7 @@ await new Command('bench:quality')
   .requiredOption('--model <path>', 'the original: a Hugging Face folder or a GGUF file')
   .requiredOption('--data <folder>', 'GSM8K, Code Alpaca, WikiText-2 and the Brown corpus: bench/lib/qualityData.mjs')
   .option('--seeds <count>', 'runs of each row', from(1), 1)
+  .option('--first-seed <number>', 'of these runs: several processes can share a GPU', from(0), 42)
   .addOption(new Option('--device <name>', 'where').choices(deviceNames).default('auto'))
   .option('--output <file>', 'results are appended to it', here('results/quality.jsonl'))
   .option('--work <folder>', 'keeps what the next call can use', here('../runs/quality'))
@@ -58,7 +58,7 @@ async function measureRows(names, options, command) {
   const device = openDevice(options.device)
   const measured = existsSync(output) && !options.again ? readResults(output) : []
   const machineNow = machine(device)
-  const rows = Array.from({ length: options.seeds }, (_, i) => firstSeed + i)
+  const rows = Array.from({ length: options.seeds }, (_, i) => options.firstSeed + i)
     .flatMap((seed) =>
       (names.length > 0 ? names : Object.keys(recipes)).map((row) => ({ row, seed, testRows, questions, maxSteps })),
     )

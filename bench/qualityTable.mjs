@@ -66,7 +66,9 @@ function cells(title, measured, { parameters, scale = '', tokensPerSecond, exact
 const rows = Object.entries(recipes).flatMap(([name, { title, factors = [] }]) => {
   const found = linesOf(name)
   if (found.length === 0) return []
-  const scale = Array.from(new Set(found.flatMap((line) => line.scale ?? []))).join(', ')
+  const scale = Array.from(
+    new Set(found.flatMap((line) => (line.scale === undefined ? [] : factorName(line.scale)))),
+  ).join(', ')
   const atFactor = (factor) =>
     cells(
       `${title}, times ${factorName(factor)}`,

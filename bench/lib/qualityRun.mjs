@@ -24,7 +24,7 @@ export async function runRecipe({ options, factors = [] }, setting) {
     const scale = metrics.recovery?.scale ?? given.recover.scale
     const atFactors = {}
     for (const factor of factors) {
-      const scaled = scaleAdapter(adapter, (module) => factorOf(factor, module) / scale)
+      const scaled = scaleAdapter(adapter, (module) => factorOf(factor, module) / factorOf(scale, module))
       atFactors[factorName(factor)] = await setting.judge.perplexity(scaled)
     }
     return {

@@ -28,40 +28,18 @@ __device__ inline float4 loadCluster(uint32_t address) {
   return v;
 }
 
-// A launch in clusters of so many neighbouring blocks, at most 8.
-struct ClusterLaunch {
-  cudaLaunchAttribute cluster = {};
-  cudaLaunchConfig_t config = {};
-
-  ClusterLaunch(int blocksOfCluster, dim3 blocks, dim3 threads, int sharedBytes, cudaStream_t stream) {
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim = {static_cast<unsigned>(blocksOfCluster), 1, 1};
-    config.gridDim = blocks, config.blockDim = threads, config.dynamicSmemBytes = sharedBytes, config.stream = stream;
-    config.attrs = &cluster, config.numAttrs = 1;
-  }
-  ClusterLaunch(const ClusterLaunch&) = delete;  // config points to cluster
-};
-
-// As launchWithShared.
+// As launchWithShared, in clusters of so many neighbouring blocks, at most 8.
 template <auto kernel, int sharedBytes, class... Arguments>
 void launchClusters(int blocksOfCluster, dim3 blocks, dim3 threads, cudaStream_t stream,
                     const Arguments&... arguments) {
   allowShared<kernel, sharedBytes>();
-  const ClusterLaunch launch(blocksOfCluster, blocks, threads, sharedBytes, stream);
-  check(cudaLaunchKernelEx(&launch.config, kernel, arguments...));
-}
-
-// Clusters of a kernel that the GPU runs at a time: its multiprocessors lie in groups, which a cluster does not leave.
-template <auto kernel, int sharedBytes, int blocksOfCluster>
-int clustersAtOnce(dim3 threads) {
-  static const int clusters = [&] {
-    allowShared<kernel, sharedBytes>();
-    const ClusterLaunch launch(blocksOfCluster, blocksOfCluster, threads, sharedBytes, nullptr);
-    int count = 0;
-    check(cudaOccupancyMaxActiveClusters(&count, kernel, &launch.config));
-    return count;
-  }();
-  return clusters;
+  cudaLaunchAttribute cluster = {};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {static_cast<unsigned>(blocksOfCluster), 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = blocks, config.blockDim = threads, config.dynamicSmemBytes = sharedBytes, config.stream = stream;
+  config.attrs = &cluster, config.numAttrs = 1;
+  check(cudaLaunchKernelEx(&config, kernel, arguments...));
 }
 
 }  // namespace loram

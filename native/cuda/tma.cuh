@@ -42,11 +42,6 @@ __device__ inline void barrierInitFence() { asm volatile("fence.mbarrier_init.re
 __device__ inline void barrierArrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
-// At a barrier of any block of the cluster, as sharedOfBlock gives it. Shows the others nothing that this thread wrote: a
-// release to the cluster would wait for all of its memory accesses.
-__device__ inline void barrierArriveInCluster(uint32_t barrier) {
-  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
 __device__ inline void barrierArriveExpecting(uint32_t barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
@@ -64,15 +59,6 @@ __device__ inline void tmaLoad(uint32_t target, const CUtensorMap& map, int colu
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
           target),
       "l"(&map), "r"(column), "r"(row), "r"(barrier)
-      : "memory");
-}
-// To the same place in all blocks of `mask`, each of which hears of it at its own barrier.
-template <uint16_t mask>
-__device__ void tmaLoadToCluster(uint32_t target, const CUtensorMap& map, int column, int row, uint32_t barrier) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
-      "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(target),
-      "l"(&map), "r"(column), "r"(row), "r"(barrier), "h"(mask)
       : "memory");
 }
 __device__ inline void tmaStore(const CUtensorMap& map, int column, int row, uint32_t source) {

@@ -15,26 +15,44 @@ export function scaleAdapter(adapter: Adapter, factorOf: (module: string) => num
   return { ...adapter, modules: new Map(modules) }
 }
 
+/** Factors on the update of attention's projections, and of all other modules. */
+export interface Factors {
+  attention: number
+  mlp: number
+}
+
 export interface ScaleTrial {
-  scale: number
+  scale: Factors
   /** Mean loss of the held-out targets. */
   loss: number
 }
 
-/** Six trials: 1, 0.75, 0.5 and 0.25, then an eighth above and below the best of these. */
-export function bestScale(lossAt: (scale: number) => number): ScaleTrial {
-  const best = (scales: number[]): ScaleTrial =>
-    scales.map((scale) => ({ scale, loss: lossAt(scale) })).reduce((a, b) => (b.loss < a.loss ? b : a))
-  const coarse = best([1, 0.75, 0.5, 0.25])
-  const fine = best([coarse.scale + 0.125, coarse.scale - 0.125])
-  return fine.loss < coarse.loss ? fine : coarse
+/** What {@link scaleAdapter} takes. */
+export const factorsOf =
+  ({ attention, mlp }: Factors) =>
+  (module: string): number =>
+    module.includes('.self_attn.') ? attention : mlp
+
+/** At most eight trials: 1, 0.75, 0.5 and 0.25 for all modules, then a quarter more and less for attention, then for the others. */
+export function bestScale(lossAt: (scale: Factors) => number): ScaleTrial {
+  const best = (scales: Factors[], known: ScaleTrial[] = []): ScaleTrial =>
+    [...known, ...scales.map((scale) => ({ scale, loss: lossAt(scale) }))].reduce((a, b) => (b.loss < a.loss ? b : a))
+  const beside = (trial: ScaleTrial, part: keyof Factors): ScaleTrial => {
+    const factors = [trial.scale[part] + 0.25, trial.scale[part] - 0.25].filter((factor) => factor > 0)
+    return best(
+      factors.map((factor) => ({ ...trial.scale, [part]: factor })),
+      [trial],
+    )
+  }
+  const uniform = best([1, 0.75, 0.5, 0.25].map((factor) => ({ attention: factor, mlp: factor })))
+  return beside(beside(uniform, 'attention'), 'mlp')
 }
 
 /**
- * The factor on the update of a recovered adapter with which the large model predicts held-out targets best, of those that
- * {@link bestScale} tries. Each takes one forward pass of `examples` through `model`.
+ * The factors on the update of a recovered adapter with which the large model predicts held-out targets best, of those that
+ * {@link bestScale} tries. Each trial takes one forward pass of `examples` through `model`.
  * @param model keeps the adapter attached
- * @param onTrial hears of every factor that was tried
+ * @param onTrial hears of all that were tried
  * @throws {AbortError} the signal
  */
 export function searchScale(
@@ -47,8 +65,9 @@ export function searchScale(
 ): ScaleTrial {
   attachAdapter(model, adapter)
   return bestScale((scale) => {
-    for (const linear of linears(model).values()) {
-      if (linear.lora) linear.lora = { ...linear.lora, scale: scaleOf(adapter) * scale }
+    const factorOf = factorsOf(scale)
+    for (const [name, linear] of linears(model)) {
+      if (linear.lora) linear.lora = { ...linear.lora, scale: scaleOf(adapter) * factorOf(name) }
     }
     const evaluation = evaluateExamples(model, examples, sizes, signal)
     if (!evaluation) throw new AbortError('recovery was aborted', { remedy: 'resume to go on from there' })

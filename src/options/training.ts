@@ -122,7 +122,9 @@ export const trainLoRAMOptions = z
         scale: z
           .union([scale, z.literal('auto')])
           .default(1)
-          .describe('factor on the recovered update; auto tries six with the large model on data.eval'),
+          .describe(
+            'factor on the recovered update; auto tries some, for attention and MLP, with the large model on data.eval',
+          ),
         finish: z
           .strictObject({
             steps: count.describe('optimizer steps').meta({ examples: [20] }),

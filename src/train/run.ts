@@ -11,7 +11,7 @@ import { writeAdapter } from '../formats/peft.ts'
 import { formatPruning, type PruningPlan, planDigest } from '../formats/pruningJson.ts'
 import type { Adapter } from '../lora/adapter.ts'
 import { recoverAdapter } from '../lora/recover.ts'
-import { type ScaleTrial, scaleAdapter, searchScale } from '../lora/scale.ts'
+import { factorsOf, type ScaleTrial, scaleAdapter, searchScale } from '../lora/scale.ts'
 import { memoryBudget, planWithin } from '../memory/budget.ts'
 import { describeLoading, formatBytes, parseBytes } from '../memory/bytes.ts'
 import type { MemoryPlan, TrainingShape } from '../memory/planner.ts'
@@ -43,7 +43,7 @@ export interface TrainResult {
     steps: number
     /** Of the last evaluation that was kept; absent without evaluation data. */
     evaluation?: { step: number; loss: number; perplexity: number }
-    /** With `recover.scale: 'auto'`: the factor that was taken, and the large model's loss with it. */
+    /** With `recover.scale: 'auto'`: the factors that were taken, and the large model's loss with them. */
     recovery?: ScaleTrial
     plan: MemoryPlan
     seconds: number
@@ -239,8 +239,7 @@ function recoverStage(
     ? { ...adapter, base: pruning.source.fingerprint, baseModel: pruning.source.name }
     : recoverAdapter(prunedAdapter(run, trained, pruning, write), pruning, fill)
   const best = scale === 'auto' ? scaleOnHeldOut(run, recovered, original, examples.eval!) : undefined
-  const factor = best?.scale ?? (scale as number)
-  const scaled = scaleAdapter(recovered, () => factor)
+  const scaled = scaleAdapter(recovered, best ? factorsOf(best.scale) : () => scale as number)
   write(options.output, finishing ? finish(run, scaled, original, examples, finishing) : scaled)
   context.emit({ type: 'stage', stage: 'recover', status: 'finished' })
   return best
@@ -290,9 +289,10 @@ function scaleOnHeldOut(
   const sizes = { microBatchSize: train.microBatchSize, sequenceLength: data.sequenceLength }
   const { model } = readModel(original, device, { quantize })
   try {
-    return searchScale(model, adapter, held, sizes, context.signal, ({ scale, loss }) =>
-      context.emit({ type: 'notice', message: `recovered update times ${scale}: held-out loss ${loss.toFixed(4)}` }),
-    )
+    return searchScale(model, adapter, held, sizes, context.signal, ({ scale: { attention, mlp }, loss }) => {
+      const factors = `attention times ${attention}, mlp times ${mlp}`
+      context.emit({ type: 'notice', message: `recovered update, ${factors}: held-out loss ${loss.toFixed(4)}` })
+    })
   } finally {
     disposeModel(model)
   }

@@ -4,7 +4,7 @@ import { generateDefaults, generateTokens } from '../../src/infer/generate.ts'
 import type { Adapter, Matrix } from '../../src/lora/adapter.ts'
 import { attachAdapter } from '../../src/lora/attach.ts'
 import { recoverAdapter } from '../../src/lora/recover.ts'
-import { bestScale, scaleAdapter } from '../../src/lora/scale.ts'
+import { bestScale, type Factors, factorsOf, scaleAdapter } from '../../src/lora/scale.ts'
 import { parseModule } from '../../src/model/model.ts'
 import { keptIndices } from '../../src/prune/plan.ts'
 import { expectError } from '../formats/scratch.ts'
@@ -47,20 +47,30 @@ test('a scaled update is its factor times the update; the adapter that is given 
 })
 
 test.each([
-  [0.5, 0.5],
-  [0.6, 0.625],
-  [0.9, 0.875],
-  [3, 1.125],
-  [-1, 0.125],
-])('of six factors the best for a loss with its minimum at %d is %d', (minimum, want) => {
-  const tried: number[] = []
-  const { scale, loss } = bestScale((factor) => {
-    tried.push(factor)
-    return (factor - minimum) ** 2
-  })
-  expect(scale).toBe(want)
-  expect(loss).toBe((want - minimum) ** 2)
-  expect(tried).toHaveLength(6)
+  [0.5, 0.5, 0.5, 0.5, 8],
+  [0.4, 0.8, 0.5, 0.75, 8],
+  [0.8, 0.6, 0.75, 0.5, 8],
+  [3, 3, 1.25, 1.25, 8],
+  [-1, -1, 0.25, 0.25, 6],
+])(
+  'for a loss with its minimum at %d for attention and %d for the MLP, takes %d and %d',
+  (attention, mlp, wantAttention, wantMlp, trials) => {
+    const tried: Factors[] = []
+    const lossAt = (scale: Factors) => (scale.attention - attention) ** 2 + (scale.mlp - mlp) ** 2
+    const { scale, loss } = bestScale((factors) => {
+      tried.push(factors)
+      return lossAt(factors)
+    })
+    expect(scale).toEqual({ attention: wantAttention, mlp: wantMlp })
+    expect(loss).toBe(lossAt(scale))
+    expect(tried).toHaveLength(trials)
+  },
+)
+
+test('factors tell attention from the others', () => {
+  const factorOf = factorsOf({ attention: 0.5, mlp: 0.75 })
+  const modules = ['model.layers.3.self_attn.o_proj', 'model.layers.3.mlp.down_proj', 'lm_head']
+  expect(modules.map(factorOf)).toEqual([0.5, 0.75, 0.75])
 })
 
 test('fill normal draws the cut columns of A for o and down, and nothing else', () => {

@@ -6,10 +6,8 @@
 //          two slabs of 8 KB a consumer for c: 225 KB of shared memory, one block a multiprocessor
 // Warps    1 warpgroup of which one thread feeds the copy engine, 2 consumer warpgroups of 64 rows each with N / 2
 //          accumulators a thread; persistent blocks, tiles in columns of 8 for the second-level cache
-// Clusters two blocks, one tile below the other, bring half of their common b each to both: 64 KB instead of 96 from the
-//          second-level cache for two steps of depth. Where tiles are too few for the GPU, a cluster of up to 8 shares
-//          the depth of one tile instead and adds up, in order, through each other's shared memory: two runs give the
-//          same bits
+// Depth    where tiles are too few for the GPU, a cluster of up to 8 blocks shares the depth of one and adds up, in
+//          order, through each other's shared memory: two runs give the same bits
 // Needs    pitches of a multiple of 16 bytes; tails are zeros on the way in and left out on the way out
 // Floor    2MNK / 750 TFLOP/s, what cuBLAS reaches on an H100 at its power limit
 // Measured 0.91 to 1.02 of cuBLAS, 2.9 to 3.3 at width 4300, H100, 2026-11-24; bench/notes/gemm.md
@@ -24,12 +22,9 @@
 
 namespace loram {
 
-enum class Cluster { none, sharesB, sharesDepth };
-
-template <int columns, Cluster cluster>
+template <int columns, bool sharesDepth = false>
 struct HopperTile {
-  static constexpr bool split = cluster == Cluster::sharesDepth;
-  static constexpr int sharers = cluster == Cluster::sharesB ? 2 : 1;  // blocks that b is brought to
+  static constexpr bool split = sharesDepth;
   static constexpr int M = 128, N = columns, depth = panelColumns, stages = 4, consumers = 2,
                        threads = 128 * (1 + consumers);
   static constexpr int panelBytes = 64 * 128, bytesA = M * 128, bytesB = N * 128, stageBytes = bytesA + bytesB;
@@ -80,35 +75,23 @@ struct HopperShared {
 
 template <class Tile, class Body>
 __device__ void forHopperTiles(const HopperGemm& op, Body body) {
-  const int tilesM = ceilDiv(op.result.rows, Tile::sharers * Tile::M), tilesN = ceilDiv(op.result.columns, Tile::N);
-  const int blocks = Tile::split ? op.parts : Tile::sharers, below = blockIdx.x % Tile::sharers;
-  for (int i = blockIdx.x / blocks; i < tilesM * tilesN; i += gridDim.x / blocks) {
+  const int tilesM = ceilDiv(op.result.rows, Tile::M), tilesN = ceilDiv(op.result.columns, Tile::N);
+  const int parts = Tile::split ? op.parts : 1;
+  for (int i = blockIdx.x / parts; i < tilesM * tilesN; i += gridDim.x / parts) {
     const TilePlace place = tilePlace(i, tilesM, tilesN);
-    body((place.m * Tile::sharers + below) * Tile::M, place.n * Tile::N);
+    body(place.m * Tile::M, place.n * Tile::N);
   }
 }
 
-// Rows of the boxes that bring one operand's tile: all of it by depth, else a panel, of which each sharer brings its share.
-template <Order order, int positions, int sharers>
-constexpr int boxRows = (order == Order::byDepth ? positions : panelColumns) / sharers;
-
-template <Order order, int positions, int sharers>
+// One operand's tile, by depth in one box, else in a box per panel.
+template <Order order, int positions>
 __device__ void tmaLoadTile(uint32_t tile, const CUtensorMap& map, int position, int depth, uint32_t barrier) {
-  constexpr int rows = boxRows<order, positions, sharers>;
-  const int first = blockIdx.x % sharers * rows;
-  const auto load = [&](uint32_t target, int column, int row) {
-    if constexpr (sharers == 1) {
-      tmaLoad(target, map, column, row, barrier);
-    } else {
-      tmaLoadToCluster<(1 << sharers) - 1>(target, map, column, row, barrier);
-    }
-  };
   if constexpr (order == Order::byDepth) {
-    load(tile + first * 128, depth, position + first);
+    tmaLoad(tile, map, depth, position, barrier);
   } else {
 #pragma unroll
     for (int panel = 0; panel < positions / panelColumns; panel++) {
-      load(tile + panel * 64 * 128 + first * 128, position + panel * panelColumns, depth + first);
+      tmaLoad(tile + panel * 64 * 128, map, position + panel * panelColumns, depth, barrier);
     }
   }
 }
@@ -121,25 +104,14 @@ __device__ void produce(const HopperGemm& op, const HopperShared<Tile>& shared) 
     for (int depth = begin; depth < end; depth += Tile::depth, place.advance()) {
       barrierWait(shared.empty(place.stage), place.parity ^ 1);
       barrierArriveExpecting(shared.full(place.stage), Tile::stageBytes);
-      tmaLoadTile<orderA, Tile::M, 1>(shared.a(place.stage), a, m, depth, shared.full(place.stage));
-      tmaLoadTile<orderB, Tile::N, Tile::sharers>(shared.b(place.stage), b, n, depth, shared.full(place.stage));
+      tmaLoadTile<orderA, Tile::M>(shared.a(place.stage), a, m, depth, shared.full(place.stage));
+      tmaLoadTile<orderB, Tile::N>(shared.b(place.stage), b, n, depth, shared.full(place.stage));
     }
   };
   forHopperTiles<Tile>(op, [&](int m, int n) {
     load(op.a, op.b, m, n, part.begin, part.end);
     load(op.left, op.right, m, n, 0, part.rank);
   });
-}
-
-// One warp has read a stage, in all blocks that are to fill it anew.
-template <class Tile>
-__device__ void announceEmpty(uint32_t barrier) {
-  if constexpr (Tile::sharers == 1) {
-    barrierArrive(barrier);
-  } else {
-#pragma unroll
-    for (int block = 0; block < Tile::sharers; block++) barrierArriveInCluster(sharedOfBlock(barrier, block));
-  }
 }
 
 // Adds up one tile. A stage is free one step later, when the products that read it are done: in every warp of the
@@ -163,12 +135,12 @@ __device__ void accumulate(float (&d)[Tile::N / 2], const HopperGemm& op, const 
     }
     wgmmaCommit();
     wgmmaWait<1>();
-    if (announces && previous >= 0) announceEmpty<Tile>(shared.empty(previous));
+    if (announces && previous >= 0) barrierArrive(shared.empty(previous));
     previous = place.stage;
   }
   wgmmaWait<0>();
   wgmmaPin(d);
-  if (announces) announceEmpty<Tile>(shared.empty(previous));
+  if (announces) barrierArrive(shared.empty(previous));
 }
 
 // A slab's 64 rows of 128 bytes from a warpgroup's accumulators, `first` being the slab's first.
@@ -256,11 +228,11 @@ __global__ void __launch_bounds__(Tile::threads, 1) gemmSm90(const __grid_consta
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < Tile::stages; stage++) {
       barrierInit(shared.full(stage), 1);
-      barrierInit(shared.empty(stage), 4 * Tile::consumers * Tile::sharers);
+      barrierInit(shared.empty(stage), 4 * Tile::consumers);
     }
     barrierInitFence();
   }
-  Tile::sharers == 1 ? __syncthreads() : clusterSync();
+  __syncthreads();
   const int warpgroup = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
   if (warpgroup == 0) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
@@ -280,10 +252,6 @@ __global__ void __launch_bounds__(Tile::threads, 1) gemmSm90(const __grid_consta
     });
     if (threadIdx.x % 128 == 0) tmaWait<0>();
   }
-  if constexpr (Tile::sharers > 1) {
-    __syncwarp();
-    clusterSync();  // no block may go while the other fills its stages or arrives at its barriers
-  }
 #endif
 }
 
@@ -293,7 +261,8 @@ void queueSm90(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, c
   const auto map = [](const Bf16Matrix& matrix, int boxRows) {
     return panelMap(matrix.data, DType::bf16, matrix.pitch, matrix.rows, matrix.columns, boxRows);
   };
-  constexpr int rowsA = boxRows<orderA, Tile::M, 1>, rowsB = boxRows<orderB, Tile::N, Tile::sharers>;
+  constexpr int rowsA = orderA == Order::byDepth ? Tile::M : Tile::depth;
+  constexpr int rowsB = orderB == Order::byDepth ? Tile::N : Tile::depth;
   const HopperGemm op{map(a, rowsA),
                       map(b, rowsB),
                       map(extra.rank > 0 ? extra.left : a, rowsA),
@@ -303,13 +272,10 @@ void queueSm90(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, c
                       depth,
                       extra.rank,
                       parts};
-  const int tiles = ceilDiv(c.rows, Tile::sharers * Tile::M) * ceilDiv(c.columns, Tile::N);
+  const int tiles = ceilDiv(c.rows, Tile::M) * ceilDiv(c.columns, Tile::N);
   constexpr auto kernel = gemmSm90<Tile, orderA, orderB, T>;
   if constexpr (Tile::split) {
     launchClusters<kernel, Tile::sharedBytes>(parts, parts * tiles, Tile::threads, stream, op);
-  } else if constexpr (Tile::sharers > 1) {
-    const int clusters = std::min(tiles, clustersAtOnce<kernel, Tile::sharedBytes, Tile::sharers>(Tile::threads));
-    launchClusters<kernel, Tile::sharedBytes>(Tile::sharers, Tile::sharers * clusters, Tile::threads, stream, op);
   } else {
     launchWithShared<kernel, Tile::sharedBytes>(std::min(tiles, multiprocessors()), Tile::threads, stream, op);
   }
@@ -337,23 +303,21 @@ template <Order orderA, Order orderB>
 void splitSm90(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, const Output& c, int depth, int parts,
                cudaStream_t stream) {
   // storeSum writes c in its dtype, whatever T.
-  queueSm90<HopperTile<128, Cluster::sharesDepth>, orderA, orderB, float>(a, b, extra, c, depth, parts, stream);
+  queueSm90<HopperTile<128, true>, orderA, orderB, float>(a, b, extra, c, depth, parts, stream);
 }
 
 template <Order orderA, Order orderB, class T>
 void gemmSm90(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, const Output& c, int depth,
               cudaStream_t stream) {
   // The time of all waves, in columns of a tile; narrow tiles read shared memory more often for the same work.
-  const auto time = [&](int sharers, int N, float perColumn) {
-    const int tiles = ceilDiv(c.rows, 128 * sharers) * ceilDiv(c.columns, N);
-    return ceilDiv(tiles, multiprocessors() / sharers) * N * perColumn;
+  const auto time = [&](int N, float perColumn) {
+    const int tiles = ceilDiv(c.rows, 128) * ceilDiv(c.columns, N);
+    return ceilDiv(tiles, multiprocessors()) * N * perColumn;
   };
-  const float wide = time(2, 256, 1), middle = time(2, 192, 1.03f), narrow = time(2, 128, 1.1f),
-              single = time(1, 128, 1.15f), least = std::min({wide, middle, narrow, single});
-  const auto queue = least == wide     ? queueSm90<HopperTile<256, Cluster::sharesB>, orderA, orderB, T>
-                     : least == middle ? queueSm90<HopperTile<192, Cluster::sharesB>, orderA, orderB, T>
-                     : least == narrow ? queueSm90<HopperTile<128, Cluster::sharesB>, orderA, orderB, T>
-                                       : queueSm90<HopperTile<128, Cluster::none>, orderA, orderB, T>;
+  const float wide = time(256, 1), middle = time(192, 1.03f), narrow = time(128, 1.1f);
+  const auto queue = wide <= std::min(middle, narrow) ? queueSm90<HopperTile<256>, orderA, orderB, T>
+                     : middle <= narrow               ? queueSm90<HopperTile<192>, orderA, orderB, T>
+                                                      : queueSm90<HopperTile<128>, orderA, orderB, T>;
   queue(a, b, extra, c, depth, 1, stream);
 }
 
