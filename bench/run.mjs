@@ -25,6 +25,7 @@ await new Command('bench')
   .argument('[case...]', 'names of cases, or of single ones as --list prints them; all without any')
   .addOption(new Option('--device <name>', 'where').choices(deviceNames).default('auto'))
   .option('--peer <python>', 'interpreter with torch, transformers, PEFT, bitsandbytes: measures them in the same run')
+  .addOption(new Option('--trainers <names...>', 'whom --peer measures in the suite steps').choices(steps.trainers))
   .option('--compare <baseline>', 'file of earlier results: fails where a case is slower, or takes more memory')
   .option('--output <file>', 'file that results are appended to (default: bench/results/<suite>.jsonl)')
   .option('--list', 'print the names of the cases, and measure nothing')
@@ -32,8 +33,9 @@ await new Command('bench')
   .action(bench)
   .parseAsync()
 
-async function bench(name, names, { device: deviceName, peer: python, compare, output, list }, command) {
+async function bench(name, names, { device: deviceName, peer: python, trainers, compare, output, list }, command) {
   const suite = suites[name]
+  if (trainers && (suite !== steps || !python)) command.error('--trainers goes with the suite steps and --peer')
   const device = openDevice(suite === cpu ? 'cpu' : deviceName)
   const cases = select(suite.casesFor(device), names, command)
   if (list) return console.log(cases.map(labelOf).join('\n'))
@@ -42,7 +44,7 @@ async function bench(name, names, { device: deviceName, peer: python, compare, o
 
   const file = output ?? fileURLToPath(new URL(`results/${name}.jsonl`, import.meta.url))
   const results = []
-  for await (const measured of suite.run(cases, { device, python })) {
+  for await (const measured of suite.run(cases, { device, python, trainers })) {
     const line = { ...measured, ...machine(device) }
     console.log(JSON.stringify(line))
     if (line.failure === undefined) appendResult(file, line)

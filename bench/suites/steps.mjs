@@ -35,11 +35,15 @@ const cases = {
 
 export const casesFor = ({ kind }) => cases[kind]
 
+/** Programs of bench/peers, by what they measure. On a CPU only the first runs. */
+const programs = { transformers: 'steps_peer.py', liger: 'steps_peer.py --liger', unsloth: 'unsloth_peer.py' }
+export const trainers = Object.keys(programs)
+
 /** Models one after the other: first the peers' processes, then ours, so that each has the GPU to itself. */
-export async function* run(cases, { device, python }) {
+export async function* run(cases, { device, python, trainers: chosen }) {
   for (const model of new Set(cases.map((options) => options.model))) {
     const group = cases.filter((options) => options.model === model)
-    const peers = python ? await measurePeers(group, device, python) : new Map()
+    const peers = python ? await measurePeers(group, device, python, chosen) : new Map()
     for (const options of group) {
       const measured = await isolated(import.meta.url, 'measureSteps', { ...options, device: device.kind })
       yield { case: options.case, ...measured, ...fastest(peers.get(options.case) ?? {}) }
@@ -48,13 +52,11 @@ export async function* run(cases, { device, python }) {
 }
 
 /** @returns {Promise<Map<string, Record<string, object>>>} by case, what each trainer took */
-async function measurePeers(cases, device, python) {
+async function measurePeers(cases, device, python, chosen = device.kind === 'cuda' ? trainers : ['transformers']) {
   const asked = cases.filter(({ dropout }) => dropout === undefined)
   const measured = new Map(asked.map((options) => [options.case, {}]))
-  const trainers =
-    device.kind === 'cuda' ? ['steps_peer.py', 'steps_peer.py --liger', 'unsloth_peer.py'] : ['steps_peer.py']
-  for (const trainer of trainers) {
-    const peer = startPeer(python, ...trainer.split(' '))
+  for (const trainer of chosen) {
+    const peer = startPeer(python, ...programs[trainer].split(' '))
     for (const options of asked) {
       const shape = { model: configJson(options.model), layers: configOf(options).layers }
       const small = options.case.endsWith('-small')

@@ -54,6 +54,14 @@ describe('bench steps', () => {
     expect(JSON.parse(stdout)).not.toHaveProperty('peer')
   })
 
+  test('measures the trainers that are named, and refuses them where there is nothing to choose', () => {
+    const { stderr } = bench('steps', name, '--trainers', 'liger', '--peer', at('no-python'))
+    expect(stderr.match(/no peer for .*: (steps|unsloth)_peer.py[^:]*/g)).toEqual([
+      `no peer for ${name}: steps_peer.py --liger`,
+    ])
+    expect(bench('steps', name, '--trainers', 'liger').stderr).toContain('--trainers goes with')
+  })
+
   test('refuses a case that there is not', () => {
     const { status, stderr } = bench('steps', 'qlora-9b')
     expect(status).toBe(1)
