@@ -1,6 +1,17 @@
 // The kernels by themselves: LoRA on one frozen NF4 matrix learns to imitate another matrix.
 //   node examples/ops.mjs
-import { adamW, cpu, fillNormal, gemm, loraBackward, loraForward, nf4Gemm, quantizeNf4, zeros } from 'loram/ops'
+import {
+  adamW,
+  cpu,
+  fillNormal,
+  gemm,
+  loraForward,
+  loraInputBackward,
+  loraOutputBackward,
+  nf4Gemm,
+  quantizeNf4,
+  zeros,
+} from 'loram/ops'
 
 const [tokens, inputs, outputs, rank, scale] = [64, 128, 96, 8, 2]
 const random = (shape, deviation, stream) => {
@@ -38,8 +49,9 @@ for (let step = 1; step <= 200; step++) {
   const dy = zeros(cpu, [tokens, outputs], 'f32').write(error.map((value) => (2 * value) / error.length))
 
   grads.zero()
-  const dx = zeros(cpu, [tokens, inputs], 'f32')
-  loraBackward(x, a, b, inner, dy, dx, da, db, { scale })
+  const d = zeros(cpu, [tokens, rank], 'f32')
+  loraOutputBackward(dy, b, inner, d, db, scale)
+  loraInputBackward(d, x, a, undefined, da)
   adamW(parameters, grads, firstMoment, secondMoment, {
     learningRate: 0.02,
     beta1: 0.9,
