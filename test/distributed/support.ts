@@ -7,15 +7,22 @@ import { type Running, start } from '../cli/support.ts'
 
 const sockets = fileURLToPath(new URL('sockets.mjs', import.meta.url))
 
-/** A port after which the next one is free. */
-export function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1')
-  return new Promise((resolve) =>
-    probe.on('listening', () => {
-      const { port } = probe.address() as AddressInfo
-      probe.close(() => resolve(port - 1))
-    }),
-  )
+/**
+ * A MASTER_PORT whose next, which rank 0 listens on, is free: below those that the system gives away by itself, so that no other
+ * test gets it in between.
+ */
+export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = 10_000 + Math.floor(Math.random() * 20_000)
+    const probe = createServer().listen(port + 1, '127.0.0.1')
+    const isFree = await new Promise((resolve) => {
+      probe.once('listening', () => resolve(true))
+      probe.once('error', () => resolve(false))
+    })
+    if (!isFree) continue
+    await new Promise((resolve) => probe.close(resolve))
+    return port
+  }
 }
 
 /** Starts a command as so many ranks, with sockets in NCCL's place. */
