@@ -4,7 +4,7 @@ import { Leader, stuckRank } from '../../src/distributed/leader.ts'
 import { Member } from '../../src/distributed/member.ts'
 import { State } from '../../src/distributed/state.ts'
 import type { Verdict } from '../../src/distributed/wire.ts'
-import { freePort } from './support.ts'
+import { masterPort } from './support.ts'
 
 const patienceMilliseconds = 300
 
@@ -45,7 +45,7 @@ class Rank {
 }
 
 async function threeRanks(): Promise<[Rank, Rank, Rank]> {
-  const port = await freePort()
+  const port = await masterPort()
   const ranks = [0, 1, 2].map((rank) => new Rank(rank, 3, port)) as [Rank, Rank, Rank]
   await Promise.all(ranks.map((rank) => rank.meet()))
   return ranks
@@ -55,7 +55,7 @@ const verdicts = (ranks: readonly Rank[]) => Promise.all(ranks.map(({ verdict })
 
 describe('ranks meet', () => {
   test('whoever comes first, and all get what rank 0 hands out', async () => {
-    const port = await freePort()
+    const port = await masterPort()
     const early = [2, 1].map((rank) => new Rank(rank, 3, port).meet())
     await new Promise((later) => setTimeout(later, 50))
     const ids = await Promise.all([...early, new Rank(0, 3, port).meet()])
@@ -63,7 +63,7 @@ describe('ranks meet', () => {
   })
 
   test('although others talk to the port', async () => {
-    const port = await freePort()
+    const port = await masterPort()
     const leader = new Rank(0, 2, port).meet()
     for (const noise of ['GET / HTTP/1.1\r\n\r\n', '{"type":"alive","round":1,"waits":true}\n', 'x'.repeat(1 << 17)]) {
       await new Promise<void>((closed) => {
@@ -76,7 +76,7 @@ describe('ranks meet', () => {
   })
 
   test('but not in different versions, or two by one number', async () => {
-    const port = await freePort()
+    const port = await masterPort()
     const ranks = [new Rank(0, 3, port), new Rank(1, 3, port)]
     const meetings = ranks.map((rank) => rank.meet())
     const refused = { code: 'E_RENDEZVOUS', message: expect.stringContaining('rank 0 runs something else') }
@@ -87,7 +87,7 @@ describe('ranks meet', () => {
   })
 
   test('or not, and say who is missing', async () => {
-    const port = await freePort()
+    const port = await masterPort()
     const ranks = [new Rank(0, 3, port), new Rank(1, 3, port), new Rank(0, 3, port)]
     const [leader, member, second] = await Promise.allSettled(ranks.map((rank) => rank.meet()))
     expect(leader).toMatchObject({ reason: { code: 'E_RENDEZVOUS', details: { found: 'without 2' } } })

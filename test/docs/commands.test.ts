@@ -1,9 +1,9 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
-import { type AddressInfo, createServer } from 'node:net'
 import os from 'node:os'
 import path from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
+import { freePort } from '../freePort.ts'
 import { type Block, blocks, commandsOf, root } from './blocks.ts'
 
 /** Commands that are not run here, and why. The npm scripts and files they name must exist. */
@@ -28,7 +28,7 @@ const notRun: readonly (readonly [RegExp, string])[] = [
 ]
 
 /** Pages that name models which a reader would have: their commands must be understood, and fail for lack of files alone. */
-const illustrative = ['docs/cli.md', 'docs/configuration.md', 'docs/evaluation.md', 'docs/smollm2.md']
+const illustrative = ['docs/cli.md', 'docs/configuration.md', 'docs/smollm2.md']
 const missingInput = 3
 
 const port = await freePort()
@@ -77,17 +77,6 @@ function startServer(command: string, cwd: string): Promise<ChildProcess> {
     child.stderr.on('data', (text) => String(text).includes(' serves ') && resolve(child))
     child.on('exit', (code) => reject(new Error(`the server ended with ${code}`)))
   })
-}
-
-/** A port that nobody listens on. */
-function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1')
-  return new Promise((resolve) =>
-    probe.on('listening', () => {
-      const address = probe.address() as AddressInfo
-      probe.close(() => resolve(address.port))
-    }),
-  )
 }
 
 test('no reason is given for a command that no page has', () => {
