@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import path from 'node:path'
 import { readAdapter } from '../../dist/formats/peft.js'
-import { scaleAdapter } from '../../dist/lora/scale.js'
+import { factorsOf, scaleAdapter } from '../../dist/lora/scale.js'
 import { trainLoRAMOptions } from '../../dist/options/index.js'
 import { trainLoRAMRun } from '../../dist/train/run.js'
 import { validate } from '../../dist/validate.js'
@@ -22,9 +22,10 @@ export async function runRecipe({ options, factors = [] }, setting) {
     const { metrics } = await trainLoRAMRun(given, { emit, signal: setting.signal })
     const adapter = readAdapter(output)
     const scale = metrics.recovery?.scale ?? given.recover.scale
+    const taken = factorsOf(scale)
     const atFactors = {}
     for (const factor of factors) {
-      const scaled = scaleAdapter(adapter, (module) => factorOf(factor, module) / factorOf(scale, module))
+      const scaled = scaleAdapter(adapter, (module) => factorOf(factor, module) / taken(module))
       atFactors[factorName(factor)] = await setting.judge.perplexity(scaled)
     }
     return {

@@ -23,7 +23,7 @@ const taylor = half({ criterion: 'taylor', calibration: windows })
 /** Importance on what is trained on, instead of running text. */
 const onTask = { data: undefined, samples: 64, sequenceLength: 256 }
 
-/** Slices that rotate with every step around a core; held-out data choose the factor on the update. */
+/** Slices that rotate with every step around a core; held-out data choose the factors on the update. */
 const rotating = ({ rotate = {}, train = {}, recover = {} } = {}) => ({
   prune: half({ calibration: onTask, rotate: { every: 1, core: 0.25, hold: 'resident', ...rotate } }),
   train: { ...shared.train, ...train },

@@ -27,11 +27,11 @@ export interface ScaleTrial {
   loss: number
 }
 
-/** What {@link scaleAdapter} takes. */
-export const factorsOf =
-  ({ attention, mlp }: Factors) =>
-  (module: string): number =>
-    module.includes('.self_attn.') ? attention : mlp
+/** One factor for all modules, or two, as {@link scaleAdapter} takes them. */
+export function factorsOf(scale: number | Factors): (module: string) => number {
+  if (typeof scale === 'number') return () => scale
+  return (module) => (module.includes('.self_attn.') ? scale.attention : scale.mlp)
+}
 
 /** At most eight trials: 1, 0.75, 0.5 and 0.25 for all modules, then a quarter more and less for attention, then for the others. */
 export function bestScale(lossAt: (scale: Factors) => number): ScaleTrial {

@@ -239,7 +239,7 @@ function recoverStage(
     ? { ...adapter, base: pruning.source.fingerprint, baseModel: pruning.source.name }
     : recoverAdapter(prunedAdapter(run, trained, pruning, write), pruning, fill)
   const best = scale === 'auto' ? scaleOnHeldOut(run, recovered, original, examples.eval!) : undefined
-  const scaled = scaleAdapter(recovered, best ? factorsOf(best.scale) : () => scale as number)
+  const scaled = scaleAdapter(recovered, factorsOf(best?.scale ?? (scale as number)))
   write(options.output, finishing ? finish(run, scaled, original, examples, finishing) : scaled)
   context.emit({ type: 'stage', stage: 'recover', status: 'finished' })
   return best

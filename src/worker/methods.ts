@@ -17,7 +17,7 @@ import { scoreTask, type TaskScore } from '../infer/tasks/index.ts'
 import { logitDifference, type MergeResult } from '../lora/difference.ts'
 import { writeMerged } from '../lora/merge.ts'
 import { recoverAdapter } from '../lora/recover.ts'
-import { scaleAdapter } from '../lora/scale.ts'
+import { factorsOf, scaleAdapter } from '../lora/scale.ts'
 import { type Loading, openModelFolder } from '../model/open.ts'
 import type * as options from '../options/index.ts'
 import { pruneModel } from '../prune/prune.ts'
@@ -70,10 +70,7 @@ export const methods = {
     const file = given.pruning.endsWith('.json') ? given.pruning : path.join(given.pruning, 'pruning.json')
     const plan = readPruning(file)
     const recovered = recoverAdapter(readAdapter(given.adapter), plan, given.fill)
-    writeAdapter(
-      given.output,
-      scaleAdapter(recovered, () => given.scale),
-    )
+    writeAdapter(given.output, scaleAdapter(recovered, factorsOf(given.scale)))
   },
 
   async merge(

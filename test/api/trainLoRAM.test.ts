@@ -151,7 +151,7 @@ describe('trainLoRAM', () => {
     const run = trainLoRAM(options({ quantize: 'none', recover: { scale: 'auto' } }))
     const trials = (await collect(run)).filter((e) => e.type === 'notice' && e.message.startsWith('recovered update'))
     const { adapter, metrics } = await run
-    expect(trials.length).toBeGreaterThanOrEqual(6)
+    expect(trials).toHaveLength(8)
     const { scale, loss } = metrics.recovery!
     expect(await answerLoss({ adapter })).toBeCloseTo(loss, 4)
     const unscaled = trials
