@@ -39,6 +39,7 @@ struct Bf16Matrix {
 // Rows end with a whole chunk.
 static __global__ void roundToBf16(const float* source, int64_t sourcePitch, __nv_bfloat16* target, int64_t pitch,
                                    int64_t rows, int64_t columns) {
+  awaitPrevious();
   const int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x, written = ceilDiv(columns, 8) * 8;
   for (int64_t i = first; i < rows * written; i += static_cast<int64_t>(gridDim.x) * blockDim.x) {
     const int64_t row = i / written, column = i % written;

@@ -2,8 +2,6 @@
 #pragma once
 #include <cstdint>
 
-#include "device.cuh"
-
 namespace loram {
 
 // Waits for all threads of all blocks of the cluster but those that have ended, and shows them what was written.
@@ -26,20 +24,6 @@ __device__ inline float4 loadCluster(uint32_t address) {
                : "r"(address)
                : "memory");
   return v;
-}
-
-// As launchWithShared, in clusters of so many neighbouring blocks, at most 8.
-template <auto kernel, int sharedBytes, class... Arguments>
-void launchClusters(int blocksOfCluster, dim3 blocks, dim3 threads, cudaStream_t stream,
-                    const Arguments&... arguments) {
-  allowShared<kernel, sharedBytes>();
-  cudaLaunchAttribute cluster = {};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {static_cast<unsigned>(blocksOfCluster), 1, 1};
-  cudaLaunchConfig_t config = {};
-  config.gridDim = blocks, config.blockDim = threads, config.dynamicSmemBytes = sharedBytes, config.stream = stream;
-  config.attrs = &cluster, config.numAttrs = 1;
-  check(cudaLaunchKernelEx(&config, kernel, arguments...));
 }
 
 }  // namespace loram

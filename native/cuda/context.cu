@@ -82,6 +82,15 @@ void useGpu(int localRank) {
 
 int gpuIndex() { return gpu; }
 
+bool kernelsOverlap() {
+  static const bool known = [] {
+    cudaFuncAttributes attributes;
+    check(cudaFuncGetAttributes(&attributes, probe));
+    return attributes.ptxVersion >= 90;
+  }();
+  return known;
+}
+
 GpuProperties gpuProperties() {
   // The runtime has one error for a driver that is not there and one that is too old
   int driver = 0;

@@ -28,6 +28,9 @@ void useGpu(int localRank);
 // The GPU's number.
 int gpuIndex();
 
+// Whether a kernel may be started before the one before it has ended: it runs on sm_90 or later, and was compiled for that.
+bool kernelsOverlap();
+
 // Throws GpuError when there is no GPU, or none that the kernels here were compiled for.
 GpuProperties gpuProperties();
 

@@ -45,6 +45,7 @@ constexpr int64_t columnSlice = 256;
 
 template <class Term>
 __global__ void __launch_bounds__(128) columnPartials(int64_t rows, int64_t columns, double* partials, Term term) {
+  awaitPrevious();
   const int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (column >= columns) return;
   const int64_t begin = static_cast<int64_t>(blockIdx.y) * columnSlice;
@@ -56,6 +57,7 @@ __global__ void __launch_bounds__(128) columnPartials(int64_t rows, int64_t colu
 
 static __global__ void __launch_bounds__(128)
     addPartials(int64_t slices, int64_t columns, const double* partials, float* sums) {
+  awaitPrevious();
   const int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (column >= columns) return;
   double sum = 0;

@@ -54,6 +54,9 @@ __device__ inline void barrierWait(uint32_t barrier, int parity) {
       : "memory");
 }
 
+__device__ inline void prefetchMap(const CUtensorMap& map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
 __device__ inline void tmaLoad(uint32_t target, const CUtensorMap& map, int column, int row, uint32_t barrier) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(

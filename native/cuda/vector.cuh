@@ -76,6 +76,7 @@ struct Matrix {
 
 template <int width, class Body>
 __global__ void __launch_bounds__(256) elementwiseKernel(int64_t rows, int64_t columns, Body body) {
+  awaitPrevious();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
   if (row >= rows) return;
   const int64_t step = static_cast<int64_t>(gridDim.y) * blockDim.x * width;

@@ -136,8 +136,9 @@ struct RmsNorm {
   Tensor weight;  // [dim]                  f32
   Tensor y;       // [rows, groups * dim]   float   out
   Tensor rstd;    // [rows * groups]        f32   out
+  Tensor copy;    // ? [rows, groups * dim] float   out   what a residual connection adds to
   float eps;
-  auto fields() { return std::tie(x, weight, y, rstd, eps); }
+  auto fields() { return std::tie(x, weight, y, rstd, copy, eps); }
 };
 
 // g = dy * weight, n = x * rstd:  dx += rstd * (g - n * mean(g * n));  dweight += sum over all vectors of dy * n
@@ -152,15 +153,17 @@ struct RmsNormBackward {
   auto fields() { return std::tie(dy, x, weight, rstd, dx, dweight); }
 };
 
-// Rotates dimension j of every head together with j + headDim / 2 by positions[row] * inverseFrequencies[j]; the angle
-// and its sine and cosine are taken in double. `inverse` turns back, which is the backward pass.
+// Rotates dimension j of every head of queries and keys together with j + headDim / 2 by positions[row] *
+// inverseFrequencies[j]; the angle and its sine and cosine are taken in double. `inverse` turns back, which is the backward
+// pass.
 struct Rope {
   static constexpr auto name = "rope";
-  Tensor x;                   // [T, heads * headDim]   float   in/out
+  Tensor q;                   // [T, nh * headDim]      float   in/out
+  Tensor k;                   // [T, nkv * headDim]     float   in/out
   Tensor positions;           // [T]                    i32
   Tensor inverseFrequencies;  // [headDim / 2]          f32
   bool inverse;
-  auto fields() { return std::tie(x, positions, inverseFrequencies, inverse); }
+  auto fields() { return std::tie(q, k, positions, inverseFrequencies, inverse); }
 };
 
 // Causal attention over packed sequences with grouped key-value heads: query head h reads kv head h / (nh / nkv). Sequence

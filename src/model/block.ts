@@ -1,5 +1,4 @@
 import { attention, attentionBackward } from '../native/attention.ts'
-import { copy, copyInto } from '../native/cast.ts'
 import { scatterRows } from '../native/gather.ts'
 import { rmsNorm, rmsNormBackward } from '../native/rmsNorm.ts'
 import { rope } from '../native/rope.ts'
@@ -57,19 +56,22 @@ export interface Tokens {
   readonly dropout?: Dropout | undefined
 }
 
-/** How an output that costs little to make reaches backward: `now` is what forward reads, `again` gives backward the same. */
-export type Cheap = <Output>(make: () => Output) => { now: Output; again: () => Output }
+/**
+ * How an output that costs little to make reaches backward: `now` is what forward reads, `again` gives backward the same.
+ * @param copy goes to `make` the first time alone
+ */
+export type Cheap = <Output>(make: (copy?: Tensor) => Output, copy?: Tensor) => { now: Output; again: () => Output }
 
 /** It lies in memory until then. */
-export const kept: Cheap = (make) => {
-  const now = make()
+export const kept: Cheap = (make, copy) => {
+  const now = make(copy)
   return { now, again: () => now }
 }
 
 /** It is made again, by a pass over what lies beside it. */
 export const remade =
   (arena: Arena): Cheap =>
-  (make) => ({ now: arena.temporary(make), again: make })
+  (make, copy) => ({ now: arena.temporary(() => make(copy)), again: make })
 
 export type BlockOutput = ReturnType<typeof blockForward>
 
@@ -90,12 +92,12 @@ export function blockForward(
   const { headDim, rmsNormEps, inverseFrequencies } = constants
   const { positions, bounds, dropout } = tokens
 
-  const h1 = cheap(() => rmsNorm(x, layer.inputNorm.weight, rmsNormEps))
+  const x2 = x.device.empty(x.shape, x.dtype)
+  const h1 = cheap((copy) => rmsNorm(x, layer.inputNorm.weight, rmsNormEps, copy), x2)
   const [q, k, v] = linearsForward([layer.q, layer.k, layer.v], h1.now.y, dropout)
   const queries = headNorm(layer.qNorm, q.y, rmsNormEps)
   const keys = headNorm(layer.kNorm, k.y, rmsNormEps)
-  rope(queries.y, positions, inverseFrequencies)
-  rope(keys.y, positions, inverseFrequencies)
+  rope(queries.y, keys.y, positions, inverseFrequencies)
   if (cache) {
     scatterRows(keys.y, cache.newRows, cache.keys)
     scatterRows(v.y, cache.newRows, cache.values)
@@ -103,13 +105,11 @@ export function blockForward(
   const heads = cache
     ? attention(queries.y, cache.keys, cache.values, bounds, cache.bounds, headDim, layer.window)
     : attention(queries.y, keys.y, v.y, bounds, bounds, headDim, layer.window)
-  const x2 = copy(x)
   const o = linearForward(layer.o, heads.y, { dropout, addTo: x2 })
 
-  const h2 = cheap(() => rmsNorm(x2, layer.postAttentionNorm.weight, rmsNormEps))
+  const h2 = cheap((copy) => rmsNorm(x2, layer.postAttentionNorm.weight, rmsNormEps, copy), y)
   const [gate, up] = linearsForward([layer.gate, layer.up], h2.now.y, dropout)
   const a = cheap(() => swiglu(gate.y, up.y))
-  if (y) copyInto(x2, y)
   const down = y
     ? linearForward(layer.down, a.now, { dropout, addTo: y })
     : { u: innerForward(layer.down, a.now, dropout) }
@@ -145,8 +145,7 @@ export function blockBackward(
   const dheads = linearBackward(layer.o, heads.y, o.u, dx, { dropout })
   const { y: output, lse } = heads
   const attended = attentionBackward(dheads, queries.y, keys.y, v.y, output, lse, bounds, headDim, layer.window)
-  rope(attended.dq, positions, inverseFrequencies, { inverse: true })
-  rope(attended.dk, positions, inverseFrequencies, { inverse: true })
+  rope(attended.dq, attended.dk, positions, inverseFrequencies, { inverse: true })
   const dq = headNormBackward(layer.qNorm, attended.dq, q.y, queries.rstd)
   const dk = headNormBackward(layer.kNorm, attended.dk, k.y, keys.rstd)
   const h1 = saved.h1()

@@ -35,7 +35,7 @@ export interface Nf4Weight {
 export function quantizeNf4(w: Tensor, { doubleQuantize = true, into }: QuantizeOptions = {}): Nf4Weight {
   const { rows, columns } = match('nf4Quantize', { w: [w, 'rows columns', 'f32 bf16 f16'] })
   const weight = into ?? emptyNf4(w.device, [rows, columns], doubleQuantize)
-  match('nf4Quantize', { ...parts('nf4Quantize', weight), w: [w, weight.shape.join(' '), w.dtype] })
+  match('nf4Quantize', { ...partOf('nf4Quantize', weight), w: [w, weight.shape, w.dtype] })
   const { packed, absmax, nestedAbsmax, nestedOffset } = weight
   if (!nestedAbsmax) {
     call('nf4Quantize', w, packed, absmax)
@@ -70,7 +70,7 @@ function emptyNf4(device: Device, shape: readonly [number, number], doubleQuanti
 
 /** The matrix that `weight` stands for, [rows, columns]: `level[code] * absmax` in f32, rounded once to `dtype`. */
 export function dequantizeNf4(weight: Nf4Weight, dtype: 'f32' | 'bf16'): Tensor {
-  match('nf4Dequantize', parts('nf4Dequantize', weight))
+  match('nf4Dequantize', partOf('nf4Dequantize', weight))
   const w = weight.packed.device.empty(weight.shape, dtype)
   call('nf4Dequantize', weight.packed, weight.absmax, weight.nestedAbsmax, weight.nestedOffset, w)
   return w
@@ -78,7 +78,7 @@ export function dequantizeNf4(weight: Nf4Weight, dtype: 'f32' | 'bf16'): Tensor 
 
 /** Rows of `weight` [vocab, hidden] for `ids` [tokens] i32, dequantised to activations [tokens, hidden]. */
 export function nf4Embedding(weight: Nf4Weight, ids: Tensor): Tensor {
-  const { tokens } = match('nf4Embedding', { ids: [ids, 'tokens', 'i32'], ...parts('nf4Embedding', weight) })
+  const { tokens } = match('nf4Embedding', { ids: [ids, 'tokens', 'i32'], ...partOf('nf4Embedding', weight) })
   const y = ids.device.empty([tokens, weight.shape[1]], ids.device.activations)
   call('nf4Embedding', weight.packed, weight.absmax, weight.nestedAbsmax, weight.nestedOffset, ids, y)
   return y
@@ -104,7 +104,7 @@ export function nf4Gemm(x: Tensor, weight: Nf4Weight, y: Tensor, options: Nf4Gem
   match('nf4Gemm', {
     x: [x, ['M', transposed ? rows : columns], 'float'],
     y: [y, ['M', transposed ? columns : rows], x.dtype],
-    ...parts('nf4Gemm', weight),
+    ...partOf('nf4Gemm', weight),
     ...lowRankParts(lowRank, x, transposed ? ['r', columns] : [rows, 'r']),
   })
   const { packed, absmax, nestedAbsmax, nestedOffset } = weight
@@ -118,6 +118,18 @@ export function nf4Gemm(x: Tensor, weight: Nf4Weight, y: Tensor, options: Nf4Gem
 export function nf4ScratchBytes([rows, columns]: Nf4Weight['shape'], device: Device): number {
   const row = bytesOn(device, [1, columns], 'bf16')
   return row * Math.min(rows, Math.floor(2 ** 27 / row / 256) * 256)
+}
+
+/** Weights whose parts fit each other. A step asks a thousand times. */
+const whole = new WeakSet<Nf4Weight>()
+
+/** For `match`: one part of a weight, the device of all of which it stands for. */
+function partOf(op: string, weight: Nf4Weight) {
+  if (!whole.has(weight)) {
+    match(op, parts(op, weight))
+    whole.add(weight)
+  }
+  return { packed: [weight.packed, 'bytes', 'u8'] } as const
 }
 
 /** What the parts of a weight must be, for `match`. */

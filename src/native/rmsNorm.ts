@@ -8,12 +8,17 @@ import { match } from './shapes.ts'
  * [rows, groups * dim] holds one vector, or several that are normalised each for itself, as queries hold their heads.
  *
  * Returns `y` like `x`, and `rstd` [rows * groups] = 1 / sqrt(mean(x^2) + eps), which backward needs.
+ * @param copy like `x`, is set to it on the way: what a residual connection adds to
  */
-export function rmsNorm(x: Tensor, weight: Tensor, eps: number): { y: Tensor; rstd: Tensor } {
-  match('rmsNorm', { x: [x, 'rows width', 'float'], weight: [weight, 'dim', 'f32'] })
+export function rmsNorm(x: Tensor, weight: Tensor, eps: number, copy?: Tensor): { y: Tensor; rstd: Tensor } {
+  match('rmsNorm', {
+    x: [x, 'rows width', 'float'],
+    weight: [weight, 'dim', 'f32'],
+    ...(copy && { copy: [copy, 'rows width', x.dtype] as const }),
+  })
   const y = x.device.empty(x.shape, x.dtype)
   const rstd = x.device.empty([vectorsIn('rmsNorm', x, weight)], 'f32')
-  call('rmsNorm', x, weight, y, rstd, eps)
+  call('rmsNorm', x, weight, y, rstd, copy, eps)
   return { y, rstd }
 }
 

@@ -4,22 +4,31 @@ import { call } from './call.ts'
 import { match } from './shapes.ts'
 
 /**
- * Rotary position embedding (Su et al. 2021, arXiv 2104.09864) in place: dimension `j` of every head of `x` [tokens,
- * heads * headDim] turns together with `j + headDim / 2` by `positions[token] * inverseFrequencies[j]`, `positions`
- * [tokens] i32, `inverseFrequencies` [headDim / 2]. `inverse` turns back, which is the backward pass.
+ * Rotary position embedding (Su et al. 2021, arXiv 2104.09864) in place, of queries `q` [tokens, heads * headDim] and keys `k`
+ * [tokens, kv heads * headDim]: dimension `j` of every head turns together with `j + headDim / 2` by `positions[token] *
+ * inverseFrequencies[j]`, `positions` [tokens] i32, `inverseFrequencies` [headDim / 2]. `inverse` turns back, which is the
+ * backward pass.
  */
-export function rope(x: Tensor, positions: Tensor, inverseFrequencies: Tensor, { inverse = false } = {}): void {
-  const { width, half } = match('rope', {
-    x: [x, 'tokens width', 'float'],
+export function rope(
+  q: Tensor,
+  k: Tensor,
+  positions: Tensor,
+  inverseFrequencies: Tensor,
+  { inverse = false } = {},
+): void {
+  const { half } = match('rope', {
+    q: [q, 'tokens width', 'float'],
+    k: [k, 'tokens keyWidth', q.dtype],
     positions: [positions, 'tokens', 'i32'],
     inverseFrequencies: [inverseFrequencies, 'half', 'f32'],
   })
-  if (width % (2 * half) !== 0) {
-    throw new OpError('E_OP', 'rope: x does not fit', {
-      tensor: 'x',
+  for (const [tensor, { shape }] of Object.entries({ q, k })) {
+    if (shape[1]! % (2 * half) === 0) continue
+    throw new OpError('E_OP', `rope: ${tensor} does not fit`, {
+      tensor,
       expected: `a width that is a multiple of headDim ${2 * half}`,
-      found: String(width),
+      found: String(shape[1]),
     })
   }
-  call('rope', x, positions, inverseFrequencies, inverse)
+  call('rope', q, k, positions, inverseFrequencies, inverse)
 }

@@ -53,9 +53,9 @@ function faults(device: Device): void {
   })
 
   test('runs a job that fits after one that did not', () => {
-    const { arena, step, dispose } = setUp()
+    const { plan, arena, step, dispose } = setUp()
     const start = arena.mark()
-    arena.empty([256], 'u8')
+    arena.empty([Math.ceil(plan.bytes.activations / 2)], 'u8')
     expectError(step, 'E_MEMORY')
     arena.release(start)
     expect(Number.isFinite(step().loss)).toBe(true)

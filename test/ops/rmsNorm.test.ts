@@ -29,8 +29,11 @@ onEveryDevice('rmsNorm', (device) => {
   test.each(cases)('$dtype [$rows, $groups * $dim]', ({ dtype, rows, groups, dim }) => {
     const x = random(device, [rows, groups * dim], dtype)
     const weight = random(device, [dim], 'f32', 2)
-    const { y } = rmsNorm(x, weight, 1e-5)
+    const copy = device.empty(x.shape, dtype)
+    const { y } = rmsNorm(x, weight, 1e-5, copy)
     expect(y.dtype).toBe(dtype)
+    expect(copy.read()).toEqual(x.read())
+    expect(rmsNorm(x, weight, 1e-5).y.read()).toEqual(y.read())
     // Three roundings, and an fp32 sum of `dim` positive terms whose relative error the square root halves.
     const u = (dim / 2 + 4) * unitRoundoff.f32 + storing(dtype)
     expectWithin(y, inDoubles(toArray(x), toArray(weight), 1e-5), (want) => u * Math.abs(want))

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { rope } from '../../src/native/rope.ts'
 import type { DType } from '../../src/tensor/dtype.ts'
-import { tensorFrom } from '../../src/tensor/tensor.ts'
+import { type Tensor, tensorFrom } from '../../src/tensor/tensor.ts'
 import { guarded } from './guarded.ts'
 import {
   expectWithin,
@@ -42,34 +42,46 @@ onEveryDevice('rope', (plain) => {
     (want: number, at: number) =>
       3 * unitRoundoff.f32 * (Math.abs(x[at]!) + Math.abs(x[partner(at, headDim)]!)) + storing(dtype) * Math.abs(want)
 
-  describe.each(grid({ dtype: floatsOf(device), rows: [1, 7, 129], heads: [1, 9], headDim: [2, 64, 122] } as const))(
-    '$dtype [$rows, $heads x $headDim]',
-    ({ dtype, rows, heads, headDim }) => {
-      const width = heads * headDim
-      const next = generator(3)
-      // Far positions, where an angle in single precision would be off by a percent.
-      const positions = Int32Array.from({ length: rows }, () => Math.floor((next() + 1) * 65536))
+  describe.each(
+    grid({
+      dtype: floatsOf(device),
+      rows: [1, 7, 129],
+      heads: [1, 9],
+      kvHeads: [1, 3],
+      headDim: [2, 64, 122],
+    } as const),
+  )('$dtype [$rows, $heads and $kvHeads x $headDim]', ({ dtype, rows, heads, kvHeads, headDim }) => {
+    const next = generator(3)
+    // Far positions, where an angle in single precision would be off by a percent.
+    const positions = Int32Array.from({ length: rows }, () => Math.floor((next() + 1) * 65536))
+    const angles = [tensorFrom(device, positions), tensorFrom(device, frequencies(headDim))] as const
+    const queriesAndKeys = () =>
+      [heads, kvHeads].map((count, seed) => random(device, [rows, count * headDim], dtype, seed)) as [Tensor, Tensor]
 
-      test('turns by the angle in double precision', () => {
-        const x = random(device, [rows, width], dtype)
-        const before = toArray(x)
-        rope(x, tensorFrom(device, positions), tensorFrom(device, frequencies(headDim)))
-        expectWithin(x, inDoubles(before, width, positions, frequencies(headDim)), bound(before, headDim, dtype))
-      })
+    test('turns by the angle in double precision', () => {
+      const both = queriesAndKeys()
+      const before = both.map(toArray)
+      rope(...both, ...angles)
+      for (const [i, x] of both.entries()) {
+        const want = inDoubles(before[i]!, x.shape[1]!, positions, frequencies(headDim))
+        expectWithin(x, want, bound(before[i]!, headDim, dtype))
+      }
+    })
 
-      test('inverse turns back', () => {
-        const x = random(device, [rows, width], dtype)
-        const before = toArray(x)
-        const angles = [tensorFrom(device, positions), tensorFrom(device, frequencies(headDim))] as const
-        rope(x, ...angles)
-        rope(x, ...angles, { inverse: true })
+    test('inverse turns back', () => {
+      const both = queriesAndKeys()
+      const before = both.map(toArray)
+      rope(...both, ...angles)
+      rope(...both, ...angles, { inverse: true })
+      for (const [i, x] of both.entries()) {
+        const values = before[i]!
         // The first rotation's errors are turned, which mixes both terms once more.
         const stored = (at: number) =>
-          2 * storing(dtype) * (Math.abs(before[at]!) + Math.abs(before[partner(at, headDim)]!))
-        expectWithin(x, before, (want, at) => 3 * bound(before, headDim, dtype)(want, at) + stored(at))
-      })
-    },
-  )
+          2 * storing(dtype) * (Math.abs(values[at]!) + Math.abs(values[partner(at, headDim)]!))
+        expectWithin(x, values, (want, at) => 3 * bound(values, headDim, dtype)(want, at) + stored(at))
+      }
+    })
+  })
 
   test.each([
     { input: 'x', output: 'y', inverse: false },
@@ -82,7 +94,15 @@ onEveryDevice('rope', (plain) => {
     const positions = Int32Array.from({ length: batch * heads * tokens }, (_, i) => i % tokens)
     const x = tensorFrom(device, data, [positions.length, headDim])
     const before = toArray(x)
-    rope(x, tensorFrom(device, positions), tensorFrom(device, frequencies(headDim)), { inverse })
+    rope(
+      x,
+      random(device, [positions.length, headDim]),
+      tensorFrom(device, positions),
+      tensorFrom(device, frequencies(headDim)),
+      {
+        inverse,
+      },
+    )
     // The golden angle is position times a frequency in double, ours a frequency rounded to f32: angles up to 6.
     const angle = tokens * unitRoundoff.f32
     const extra = (at: number) => angle * (Math.abs(before[at]!) + Math.abs(before[partner(at, headDim)]!))
@@ -90,8 +110,9 @@ onEveryDevice('rope', (plain) => {
   })
 
   test('refuses a width that is no multiple of the head', () => {
-    const x = random(device, [2, 30])
-    const positions = tensorFrom(device, Int32Array.of(0, 1))
-    expect(() => rope(x, positions, tensorFrom(device, frequencies(8)))).toThrow(/multiple of headDim 8/)
+    const [fits, odd] = [random(device, [2, 32]), random(device, [2, 30])]
+    const angles = [tensorFrom(device, Int32Array.of(0, 1)), tensorFrom(device, frequencies(8))] as const
+    expect(() => rope(odd, fits, ...angles)).toThrow(/rope: q does not fit/)
+    expect(() => rope(fits, odd, ...angles)).toThrow(/rope: k does not fit.*multiple of headDim 8/s)
   })
 })

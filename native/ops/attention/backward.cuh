@@ -29,6 +29,7 @@ struct Backward {
 // A warp for each head of a token.
 static __global__ void findStats(Heads dy, Heads y, const float* lse, int tokens, int heads, int headDim,
                                  RowStats* stats) {
+  awaitPrevious();
   const int64_t index = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / 32;
   const int token = static_cast<int>(index / heads), head = static_cast<int>(index % heads);
   if (token >= tokens) return;
@@ -76,6 +77,7 @@ struct RowFacts {
 
 template <int dim>
 __global__ void __launch_bounds__(threads) backwardKeys(const Backward op) {
+  awaitPrevious();
   constexpr int bytes = tileBytes<dim, rowsPerTile>;
   extern __shared__ __align__(1024) uint8_t shared[];
   const uint32_t kTile = sharedAddress(shared), vTile = kTile + bytes, qTiles = vTile + bytes,
@@ -145,6 +147,7 @@ __global__ void __launch_bounds__(threads) backwardKeys(const Backward op) {
 
 template <int dim>
 __global__ void __launch_bounds__(threads) backwardRows(const Backward op) {
+  awaitPrevious();
   constexpr int bytes = tileBytes<dim, rowsPerTile>;
   extern __shared__ __align__(1024) uint8_t shared[];
   const uint32_t qTile = sharedAddress(shared), dyTile = qTile + bytes, kTiles = dyTile + bytes,

@@ -143,6 +143,7 @@ __device__ void consumeRows(const HopperBackward& args, const BackwardShared<dim
 template <int dim>
 __global__ void __launch_bounds__(hopperThreads, 1) backwardKeysSm90(const __grid_constant__ HopperBackward args) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  awaitPrevious();
   extern __shared__ uint8_t memory[];
   const BackwardShared<dim> shared(memory);
   const int32_t* bounds = args.op.bounds;
@@ -173,6 +174,7 @@ __global__ void __launch_bounds__(hopperThreads, 1) backwardKeysSm90(const __gri
 
 // dk or dv, rounded from the sum of its parts.
 static __global__ void sumParts(const float* parts, int count, int64_t rows, int columns, Heads to) {
+  awaitPrevious();
   const int64_t index = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * 2;
   if (index >= rows * columns) return;
   float2 sum = {};
@@ -255,6 +257,7 @@ __device__ void consumeKeys(const HopperBackward& args, const BackwardShared<dim
 template <int dim>
 __global__ void __launch_bounds__(hopperThreads, 1) backwardRowsSm90(const __grid_constant__ HopperBackward args) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  awaitPrevious();
   extern __shared__ uint8_t memory[];
   const BackwardShared<dim> shared(memory);
   const Work found = findWork(args.op.bounds, args.op.shape.sequences, 1, blockRows, blockIdx.y);

@@ -3,6 +3,7 @@
 #include <stdexcept>
 
 #include "../../cuda/device.cuh"
+#include "../../cuda/launch.cuh"
 #include "../ops.h"
 #include "backwardSm90.cuh"
 #include "forwardSm90.cuh"

@@ -83,6 +83,7 @@ __device__ void mask(float (&s)[mTiles][columns][4], const Group& group, int fir
 
 template <int dim, int mTiles>
 __global__ void __launch_bounds__(threads) forward(const Forward op) {
+  awaitPrevious();
   constexpr int rows = 16 * mTiles * warps, keyBytes = tileBytes<dim, keysPerTile>;
   extern __shared__ __align__(1024) uint8_t shared[];
   const uint32_t qTile = sharedAddress(shared), kTiles = qTile + tileBytes<dim, rows>, vTiles = kTiles + 2 * keyBytes;
@@ -159,6 +160,7 @@ __global__ void __launch_bounds__(threads) forward(const Forward op) {
 
 // y and lse from the splits' own, a warp for each head of a token.
 static __global__ void combineParts(const Forward parts, Heads y, float* lse) {
+  awaitPrevious();
   const int index = (blockIdx.x * blockDim.x + threadIdx.x) / 32, heads = parts.shape.queryHeads;
   if (index >= parts.tokens * heads) return;
   const auto partLse = [&](int part) { return parts.lse[static_cast<int64_t>(part) * parts.tokens * heads + index]; };

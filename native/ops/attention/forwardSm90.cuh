@@ -149,6 +149,7 @@ __device__ void consumeForward(const Forward& op, const ForwardShared<dim>& shar
 template <int dim>
 __global__ void __launch_bounds__(hopperThreads, 1) forwardSm90(const __grid_constant__ HopperForward args) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  awaitPrevious();
   extern __shared__ uint8_t memory[];
   const ForwardShared<dim> shared(memory);
   const Forward& op = args.op;

@@ -46,6 +46,7 @@ __device__ Exponentials ofRow(const Matrix<T>& logits, int64_t row) {
 template <class T>
 __global__ void __launch_bounds__(threads) crossEntropyRow(Matrix<T> logits, const int32_t* targets, double* losses,
                                                            float* tokenLoss, float scale, bool backward) {
+  awaitPrevious();
   constexpr int width = vectorWidth<T>;
   const int64_t row = blockIdx.x;
   const Exponentials all = ofRow(logits, row);

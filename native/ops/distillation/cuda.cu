@@ -28,6 +28,7 @@ template <class T>
 __global__ void __launch_bounds__(threads)
     distillRow(Matrix<T> logits, Matrix<T> teacher, const int32_t* targets, double* losses, float scale, float weight,
                float temperature, bool backward) {
+  awaitPrevious();
   constexpr int width = vectorWidth<T>;
   const int64_t row = blockIdx.x;
   const float largestS = largestOf(logits, row), largestT = largestOf(teacher, row), sharpness = 1 / temperature;

@@ -20,6 +20,7 @@ constexpr int threads = 128;
 // One block for a token and a group of columns. The first token of an id adds the rows of all that have it, in order.
 template <class T>
 __global__ void __launch_bounds__(threads) addRows(Matrix<T> dy, const int32_t* ids, Matrix<float> dweight) {
+  awaitPrevious();
   constexpr int width = vectorWidth<T>;
   const int64_t tokens = dy.rows, token = blockIdx.x;
   const int32_t id = ids[token];

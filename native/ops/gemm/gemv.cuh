@@ -6,6 +6,7 @@
 // Floor    bytes of w / memory bandwidth
 #pragma once
 #include "../../cuda/device.cuh"
+#include "../../cuda/launch.cuh"
 #include "operands.cuh"
 
 namespace loram {
@@ -31,6 +32,7 @@ __device__ void storeSums(const float (&sums)[gemvWarps][tokens][17], int firstC
 template <class Source, int tokenTiles>
 __global__ void __launch_bounds__(32 * gemvWarps, tokenTiles == 1 ? 2 : 1)
     gemv(const Source w, const Bf16Matrix x, const Output y) {
+  awaitPrevious();
   constexpr int rows = 16, tokens = 8 * tokenTiles, step = gemvWarps * gemvDepth;
   __shared__ float sums[gemvWarps][tokens][rows + 1];
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, warp = threadIdx.x / 32;

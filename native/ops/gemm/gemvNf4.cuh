@@ -35,6 +35,7 @@ __global__ void __launch_bounds__(32 * gemvWarps, 2) gemvNf4(const Nf4Weights w,
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, warp = threadIdx.x / 32, blocks = x.columns / nf4Block;
   fillPairTable(table);
   __syncthreads();
+  awaitPrevious();
 
   for (int firstRow = blockIdx.x * rows; firstRow < y.columns; firstRow += gridDim.x * rows) {
     float total[tokenTiles][4] = {};

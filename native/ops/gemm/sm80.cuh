@@ -13,6 +13,7 @@
 #include <algorithm>
 
 #include "../../cuda/device.cuh"
+#include "../../cuda/launch.cuh"
 #include "operands.cuh"
 
 namespace loram {
@@ -202,6 +203,7 @@ __device__ void sumParts(const Parts& parts, const Output& c, int firstRow, int 
 template <class Shape, Order orderA, class SourceA, Order orderB, class SourceB>
 __global__ void __launch_bounds__(Shape::threads, 1)
     gemmSm80(const SourceA a, const SourceB b, Output c, int depth, int depthOfPart, Parts parts) {
+  awaitPrevious();
   extern __shared__ __align__(1024) uint8_t shared[];
   const uint32_t base = sharedAddress(shared);
   const TilePlace place =

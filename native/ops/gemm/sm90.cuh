@@ -16,6 +16,7 @@
 
 #include "../../cuda/cluster.cuh"
 #include "../../cuda/device.cuh"
+#include "../../cuda/launch.cuh"
 #include "../../cuda/tma.cuh"
 #include "../../cuda/wgmma.cuh"
 #include "gemm.h"
@@ -226,6 +227,7 @@ __global__ void __launch_bounds__(Tile::threads, 1) gemmSm90(const __grid_consta
   extern __shared__ uint8_t memory[];
   const HopperShared<Tile> shared(memory);
   if (threadIdx.x == 0) {
+    prefetchMap(op.a), prefetchMap(op.b), prefetchMap(op.c);
     for (int stage = 0; stage < Tile::stages; stage++) {
       barrierInit(shared.full(stage), 1);
       barrierInit(shared.empty(stage), 4 * Tile::consumers);
@@ -233,6 +235,7 @@ __global__ void __launch_bounds__(Tile::threads, 1) gemmSm90(const __grid_consta
     barrierInitFence();
   }
   __syncthreads();
+  awaitPrevious();
   const int warpgroup = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
   if (warpgroup == 0) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
@@ -263,10 +266,11 @@ void queueSm90(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, c
   };
   constexpr int rowsA = orderA == Order::byDepth ? Tile::M : Tile::depth;
   constexpr int rowsB = orderB == Order::byDepth ? Tile::N : Tile::depth;
-  const HopperGemm op{map(a, rowsA),
-                      map(b, rowsB),
-                      map(extra.rank > 0 ? extra.left : a, rowsA),
-                      map(extra.rank > 0 ? extra.right : b, rowsB),
+  const CUtensorMap mapA = map(a, rowsA), mapB = map(b, rowsB);
+  const HopperGemm op{mapA,
+                      mapB,
+                      extra.rank > 0 ? map(extra.left, rowsA) : mapA,
+                      extra.rank > 0 ? map(extra.right, rowsB) : mapB,
                       panelMap(c.data, c.dtype, c.pitch, c.rows, c.columns, 64),
                       c,
                       depth,

@@ -23,6 +23,7 @@ struct Score {
 
 template <class T>
 __global__ void __launch_bounds__(threads) addRowSums(int64_t columns, float* sums, Score<T> score) {
+  awaitPrevious();
   double sum = 0;
   for (int64_t column = threadIdx.x; column < columns; column += threads) sum += score(blockIdx.x, column);
   sum = blockSum(sum);

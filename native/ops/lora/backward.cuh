@@ -9,6 +9,7 @@
 // Measured 54 us there and 16 us for the sums, H100, 2026-11-24; the two products apart took 114
 #pragma once
 #include "../../cuda/device.cuh"
+#include "../../cuda/launch.cuh"
 #include "../gemm/sm80.cuh"
 
 namespace loram {
@@ -55,6 +56,7 @@ __device__ void storeNarrow(float* target, const float (&c)[rank / 8][4], int ro
 
 template <int rank>
 __global__ void __launch_bounds__(256, rank == 16 ? 2 : 1) outputPass(const OutputPass op) {
+  awaitPrevious();
   using Tile = OutputTile<rank>;
   extern __shared__ __align__(1024) uint8_t memory[];
   const uint32_t shared = sharedAddress(memory), rowsOfB = shared + Tile::stages * Tile::stageBytes;
@@ -124,6 +126,7 @@ __global__ void __launch_bounds__(256, rank == 16 ? 2 : 1) outputPass(const Outp
 // Adds up `stripes` matrices d, then `parts` matrices db: 8 neighbours in 4 lanes, each of which takes every fourth.
 template <int rank>
 __global__ void sumOutputPass(const OutputPass op, int stripes, int parts, Output d, Output db) {
+  awaitPrevious();
   const int lane = threadIdx.x % 32, warp = (blockIdx.x * blockDim.x + threadIdx.x) / 32, index = warp * 8 + lane % 8,
             first = lane / 8, column = index % (rank / 8) * 8;
   int row = index / (rank / 8);

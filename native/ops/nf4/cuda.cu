@@ -32,6 +32,7 @@ __device__ uint32_t nf4Code(float scaled) {
 // Threads   8 for a block of 64 values, 8 neighbours each: a warp reads 512 bytes and writes 128
 template <class T>
 __global__ void quantize(Flattened<T> w, uint8_t* packed, float* absmax) {
+  awaitPrevious();
   const int64_t first = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * 8;
   float values[8], largest = 0;
 #pragma unroll
@@ -56,6 +57,7 @@ __global__ void quantize(Flattened<T> w, uint8_t* packed, float* absmax) {
 
 // The mean of absmax, summed in double in an order that depends on n alone: one block of 1024 threads.
 __global__ void meanOf(const float* values, int64_t n, float* mean) {
+  awaitPrevious();
   __shared__ double sums[1024];
   double sum = 0;
   for (int64_t i = threadIdx.x; i < n; i += 1024) sum += values[i];
@@ -81,6 +83,7 @@ __device__ uint8_t nearest(float x) {
 // One block of threads for one block of 256 absmax values.
 __global__ void quantizeAbsmax(const float* absmax, int64_t n, const float* offset, uint8_t* codes,
                                float* nestedAbsmax) {
+  awaitPrevious();
   __shared__ float largest[nf4NestedBlock];
   const int64_t i = static_cast<int64_t>(blockIdx.x) * nf4NestedBlock + threadIdx.x;
   const float centred = i < n ? absmax[i] - *offset : 0;
@@ -107,6 +110,7 @@ constexpr int codesOfWarp = 32 * nf4Block, wordsOfLane = codesOfWarp / 32 / 8;
 template <int width, class T>
 __global__ void __launch_bounds__(256, width == 8 ? 4 : 3)
     dequantize(Nf4Weights weights, int64_t first, int64_t count, T* w, int64_t pitch, int columns) {
+  awaitPrevious();
   const int lane = threadIdx.x % 32;
   const int64_t start = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / 32 * codesOfWarp;
   if (start >= count) return;
@@ -147,6 +151,7 @@ template <bool aligned, class T>
 __global__ void __launch_bounds__(256) embed(Nf4Weights weights, const int32_t* ids, T* y, int64_t pitch, int columns) {
   fillNf4Table();
   __syncthreads();
+  awaitPrevious();
   const int column = (blockIdx.y * blockDim.x + threadIdx.x) * 8;
   if (column >= columns) return;
   const Nf4Chunk chunk = weights.fetch<aligned>(int64_t{ids[blockIdx.x]} * columns + column);

@@ -35,6 +35,7 @@ void update(const AdamW& op, cudaStream_t stream) {
 constexpr int threads = 256, maxBlocks = 1024;
 
 __global__ void __launch_bounds__(threads) sumSquares(int64_t n, const float* x, double* partials) {
+  awaitPrevious();
   double sum = 0;
   const int64_t step = static_cast<int64_t>(gridDim.x) * threads * width;
   for (int64_t at = (static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x) * width; at < n; at += step) {
@@ -47,6 +48,7 @@ __global__ void __launch_bounds__(threads) sumSquares(int64_t n, const float* x,
 }
 
 __global__ void __launch_bounds__(threads) rootOfSum(int count, const double* partials, float* norm) {
+  awaitPrevious();
   double sum = 0;
   for (int i = threadIdx.x; i < count; i += threads) sum += partials[i];
   sum = blockSum(sum);

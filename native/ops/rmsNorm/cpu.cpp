@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "../../cpu/reduce.h"
@@ -27,7 +28,11 @@ void cpu(const RmsNorm& op) {
   const int64_t dim = op.weight.elements();
   const float *x = op.x.as<float>(), *weight = op.weight.as<float>();
   float *y = op.y.as<float>(), *rstd = op.rstd.as<float>();
-  const auto row = [&](int64_t i) { forwardRow(dim, x + i * dim, weight, y + i * dim, rstd + i, op.eps); };
+  float* copy = op.copy ? op.copy.as<float>() : nullptr;
+  const auto row = [&](int64_t i) {
+    forwardRow(dim, x + i * dim, weight, y + i * dim, rstd + i, op.eps);
+    if (copy) std::copy_n(x + i * dim, dim, copy + i * dim);
+  };
   parallelFor(op.rstd.elements(), row, rowGrain(dim));
 }
 

@@ -18,7 +18,8 @@ __device__ void eachPiece(int64_t dim, Body body) {
 
 template <class T>
 __global__ void __launch_bounds__(maxThreads)
-    forward(int64_t dim, Matrix<T> x, const float* weight, Matrix<T> y, float* rstd, float eps) {
+    forward(int64_t dim, Matrix<T> x, const float* weight, Matrix<T> y, float* rstd, Matrix<T> copy, float eps) {
+  awaitPrevious();
   constexpr int width = vectorWidth<T>;
   const int64_t row = blockIdx.x;
   float squares = 0;
@@ -30,6 +31,7 @@ __global__ void __launch_bounds__(maxThreads)
   const float r = 1 / sqrtf(blockSum(squares) / dim + eps);
   eachPiece<width>(dim, [&](int64_t column, int64_t i, int64_t left) {
     auto values = loadFloats<width>(x.at(row, column), left);
+    if (copy.data) storeFloats(copy.at(row, column), left, values);
     const auto w = load<width>(weight + i, left);
 #pragma unroll
     for (int k = 0; k < width; k++) values[k] *= r * w[k];
@@ -41,6 +43,7 @@ __global__ void __launch_bounds__(maxThreads)
 template <class T>
 __global__ void __launch_bounds__(maxThreads)
     backward(int64_t dim, Matrix<T> dy, Matrix<T> x, const float* weight, const float* rstd, Matrix<T> dx) {
+  awaitPrevious();
   constexpr int width = vectorWidth<T>;
   const int64_t row = blockIdx.x;
   const float r = rstd[row * gridDim.y + blockIdx.y];
@@ -90,7 +93,7 @@ void cuda(const RmsNorm& op, cudaStream_t stream) {
   forFloat(op.x.dtype, [&](auto type) {
     using T = decltype(type);
     launchForVectors(forward<T>, op.x, op.weight.elements(), stream, Matrix<T>(op.x), op.weight.as<float>(),
-                     Matrix<T>(op.y), op.rstd.as<float>(), op.eps);
+                     Matrix<T>(op.y), op.rstd.as<float>(), Matrix<T>(op.copy), op.eps);
   });
 }
 

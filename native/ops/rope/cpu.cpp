@@ -8,7 +8,7 @@
 namespace loram {
 namespace {
 
-LORAM_CLONES void rotate(int64_t half, float* x, const float* cosine, const float* sine) {
+LORAM_CLONES void rotateHead(int64_t half, float* x, const float* cosine, const float* sine) {
   for (int64_t j = 0; j < half; j++) {
     const float x1 = x[j], x2 = x[j + half];
     x[j] = x1 * cosine[j] - x2 * sine[j];
@@ -16,12 +16,18 @@ LORAM_CLONES void rotate(int64_t half, float* x, const float* cosine, const floa
   }
 }
 
+void rotateRow(const Tensor& x, int64_t row, const std::vector<float>& cosine, const std::vector<float>& sine) {
+  const auto half = static_cast<int64_t>(cosine.size()), width = x.columns();
+  float* values = x.as<float>() + row * width;
+  for (int64_t head = 0; head < width; head += 2 * half) rotateHead(half, values + head, cosine.data(), sine.data());
+}
+
 }  // namespace
 
 void cpu(const Rope& op) {
-  const int64_t width = op.x.columns(), half = op.inverseFrequencies.elements();
+  const int64_t half = op.inverseFrequencies.elements();
   const float* inverseFrequencies = op.inverseFrequencies.as<float>();
-  parallelRanges(op.x.rows(), rowGrain(width), [&](int64_t begin, int64_t end) {
+  parallelRanges(op.q.rows(), rowGrain(op.q.columns() + op.k.columns()), [&](int64_t begin, int64_t end) {
     std::vector<float> cosine(half), sine(half);
     for (int64_t i = begin; i < end; i++) {
       const double position = op.positions.as<int32_t>()[i];
@@ -30,8 +36,8 @@ void cpu(const Rope& op) {
         cosine[j] = static_cast<float>(std::cos(angle));
         sine[j] = static_cast<float>(op.inverse ? -std::sin(angle) : std::sin(angle));
       }
-      float* row = op.x.as<float>() + i * width;
-      for (int64_t head = 0; head < width; head += 2 * half) rotate(half, row + head, cosine.data(), sine.data());
+      rotateRow(op.q, i, cosine, sine);
+      rotateRow(op.k, i, cosine, sine);
     }
   });
 }
