@@ -48,7 +48,7 @@ function rightAnswers(scores) {
 const percent = (share) => (Number.isFinite(share) ? `${(100 * share).toFixed(1)} %` : '')
 
 /** One of a row, or of a factor on its update. */
-function cells(title, measured, { parameters, scale = '', tokensPerSecond, exactMatches = [] } = {}) {
+function cells(title, measured, { parameters, scale = '', exactMatches = [] } = {}) {
   const means = meansOf(measured)
   return [
     title,
@@ -58,7 +58,6 @@ function cells(title, measured, { parameters, scale = '', tokensPerSecond, exact
     rightAnswers(exactMatches),
     percent((base.gsm8k - means.gsm8k) / (base.gsm8k - ceiling)),
     percent(Math.max(means.code / base.code, means.wikitext / base.wikitext) - 1),
-    tokensPerSecond ? `${Math.round(tokensPerSecond / 1000)} k` : '',
     measured.length,
   ]
 }
@@ -68,7 +67,7 @@ const rows = Object.entries(recipes).flatMap(([name, { title, factors = [] }]) =
   if (found.length === 0) return []
   const scale = Array.from(
     new Set(found.flatMap((line) => (line.scale === undefined ? [] : factorName(line.scale)))),
-  ).join(', ')
+  ).join(' or ')
   const atFactor = (factor) =>
     cells(
       `${title}, times ${factorName(factor)}`,
@@ -77,11 +76,13 @@ const rows = Object.entries(recipes).flatMap(([name, { title, factors = [] }]) =
   const exactMatches = found.flatMap((line) => line.exactMatch ?? [])
   return [cells(title, perplexities(name), { ...found[0], scale, exactMatches }), ...factors.map(atFactor)]
 })
-const head =
-  'model,trained on,factor,GSM8K,code,WikiText-2,right answers,gap closed,worse outside,tokens/s,seeds'.split(',')
+const head = 'model,trained on,factor,GSM8K,code,WikiText-2,right answers,gap closed,worse outside,seeds'.split(',')
 const table = [head, head.map(() => '---'), ...rows].map((row) => `| ${row.join(' | ')} |`).join('\n')
-const { gpu, cpu, commit, testRows } = lines.at(-1)
-const caption = `Measured on ${gpu ?? cpu} at commit ${commit}${testRows ? `, of each test ${testRows} rows` : ''}.`
+const { gpu, cpu, testRows } = lines.at(-1)
+const commits = new Set(Object.keys(recipes).flatMap((name) => linesOf(name).map(({ commit }) => commit)))
+const caption = `Measured on ${gpu ?? cpu} at ${commits.size > 1 ? 'commits' : 'commit'} ${Array.from(commits).join(', ')}${
+  testRows ? `, of each test ${testRows} rows` : ''
+}.`
 const marks = /<!-- quality -->\n[\s\S]*?<!-- end -->/
 const marked = `<!-- quality -->\n${caption}\n\n${table}\n<!-- end -->`
 writeFileAtomic(page, readFileSync(page, 'utf8').replace(marks, marked))
