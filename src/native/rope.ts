@@ -4,8 +4,8 @@ import { call } from './call.ts'
 import { match } from './shapes.ts'
 
 /**
- * Rotary position embedding (Su et al. 2021, arXiv 2104.09864) in place, of queries `q` [tokens, heads * headDim] and keys `k`
- * [tokens, kv heads * headDim]: dimension `j` of every head turns together with `j + headDim / 2` by `positions[token] *
+ * Rotary position embedding (Su et al. 2021, arXiv 2104.09864) of queries `q` [tokens, heads * headDim] and keys `k` [tokens,
+ * kv heads * headDim], in place. Dimension `j` of every head turns together with `j + headDim / 2` by `positions[token] *
  * inverseFrequencies[j]`, `positions` [tokens] i32, `inverseFrequencies` [headDim / 2]. `inverse` turns back, which is the
  * backward pass.
  */
