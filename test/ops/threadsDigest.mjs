@@ -22,7 +22,7 @@ const range = (count, f) => Array.from({ length: count }, (_, i) => f(i))
 const [rows, dim, headDim] = [129, 1300, 64]
 const x = f32(rows, dim)
 const rstd = f32(rows)
-call('rmsNorm', x, f32(dim), f32(rows, dim), rstd, 1e-5)
+call('rmsNorm', x, f32(dim), f32(rows, dim), rstd, f32(rows, dim), 1e-5)
 call('rmsNormBackward', f32(rows, dim), x, f32(dim), rstd, f32(rows, dim), f32(dim))
 call('addBias', x, f32(dim))
 call('addBiasBackward', x, f32(dim))
@@ -32,7 +32,7 @@ call('crossEntropy', f32(rows, dim), i32(range(rows, (i) => i)), f32(1), f32(row
 call('distillation', f32(rows, dim), x, i32(range(rows, (i) => i)), f32(1), 0.5, 0.5, 2, true)
 call('embedding', f32(50, dim), i32(range(rows, (i) => (i * 7) % 50)), f32(rows, dim))
 call('embeddingBackward', x, i32(range(rows, (i) => (i * 7) % 50)), f32(50, dim))
-call('rope', f32(rows, 576), i32(range(rows, (i) => i)), f32(headDim / 2), false)
+call('rope', f32(rows, 576), f32(rows, 192), i32(range(rows, (i) => i)), f32(headDim / 2), false)
 
 const tokens = 250
 const [q, k, v, y, lse] = [f32(tokens, 576), f32(tokens, 192), f32(tokens, 192), f32(tokens, 576), f32(tokens, 9)]
