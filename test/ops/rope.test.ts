@@ -47,7 +47,6 @@ onEveryDevice('rope', (plain) => {
       dtype: floatsOf(device),
       rows: [1, 7, 129],
       heads: [1, 9],
-      kvHeads: [1, 3],
       headDim: [2, 64, 122],
     } as const),
   )('$dtype [$rows, $heads and 3 x $headDim]', ({ dtype, rows, heads, headDim }) => {
