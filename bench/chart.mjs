@@ -67,11 +67,12 @@ function chart(x, ticks, points, title, xTitle) {
 }
 
 const columns = charts.length / 2
+const subject = `QLoRA steps, ${gpu ?? cpu}`
 writeFileSync(
   output,
   `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${columns * width} ${24 + 2 * height}" font-family="sans-serif" font-size="11">
-<title>QLoRA steps, ${gpu ?? cpu}: tokens per second and peak memory</title>
-<rect width="100%" height="100%" fill="white"/><text x="${margin.left}" y="16" font-size="13">QLoRA steps, ${gpu ?? cpu}</text>
+<title>${subject}: tokens per second and peak memory</title>
+<rect width="100%" height="100%" fill="white"/><text x="${margin.left}" y="16" font-size="13">${subject}</text>
 ${charts.join('\n')}
 </svg>
 `,

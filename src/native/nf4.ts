@@ -35,7 +35,8 @@ export interface Nf4Weight {
 export function quantizeNf4(w: Tensor, { doubleQuantize = true, into }: QuantizeOptions = {}): Nf4Weight {
   const { rows, columns } = match('nf4Quantize', { w: [w, 'rows columns', 'f32 bf16 f16'] })
   const weight = into ?? emptyNf4(w.device, [rows, columns], doubleQuantize)
-  match('nf4Quantize', { ...partOf('nf4Quantize', weight), w: [w, weight.shape, w.dtype] })
+  expectWhole('nf4Quantize', weight)
+  match('nf4Quantize', { packed: [weight.packed, 'bytes', 'u8'], w: [w, weight.shape, w.dtype] })
   const { packed, absmax, nestedAbsmax, nestedOffset } = weight
   if (!nestedAbsmax) {
     call('nf4Quantize', w, packed, absmax)
@@ -70,7 +71,7 @@ function emptyNf4(device: Device, shape: readonly [number, number], doubleQuanti
 
 /** The matrix that `weight` stands for, [rows, columns]: `level[code] * absmax` in f32, rounded once to `dtype`. */
 export function dequantizeNf4(weight: Nf4Weight, dtype: 'f32' | 'bf16'): Tensor {
-  match('nf4Dequantize', partOf('nf4Dequantize', weight))
+  expectWhole('nf4Dequantize', weight)
   const w = weight.packed.device.empty(weight.shape, dtype)
   call('nf4Dequantize', weight.packed, weight.absmax, weight.nestedAbsmax, weight.nestedOffset, w)
   return w
@@ -78,7 +79,8 @@ export function dequantizeNf4(weight: Nf4Weight, dtype: 'f32' | 'bf16'): Tensor 
 
 /** Rows of `weight` [vocab, hidden] for `ids` [tokens] i32, dequantised to activations [tokens, hidden]. */
 export function nf4Embedding(weight: Nf4Weight, ids: Tensor): Tensor {
-  const { tokens } = match('nf4Embedding', { ids: [ids, 'tokens', 'i32'], ...partOf('nf4Embedding', weight) })
+  const { tokens } = match('nf4Embedding', { ids: [ids, 'tokens', 'i32'], packed: [weight.packed, 'bytes', 'u8'] })
+  expectWhole('nf4Embedding', weight)
   const y = ids.device.empty([tokens, weight.shape[1]], ids.device.activations)
   call('nf4Embedding', weight.packed, weight.absmax, weight.nestedAbsmax, weight.nestedOffset, ids, y)
   return y
@@ -104,9 +106,10 @@ export function nf4Gemm(x: Tensor, weight: Nf4Weight, y: Tensor, options: Nf4Gem
   match('nf4Gemm', {
     x: [x, ['M', transposed ? rows : columns], 'float'],
     y: [y, ['M', transposed ? columns : rows], x.dtype],
-    ...partOf('nf4Gemm', weight),
+    packed: [weight.packed, 'bytes', 'u8'],
     ...lowRankParts(lowRank, x, transposed ? ['r', columns] : [rows, 'r']),
   })
+  expectWhole('nf4Gemm', weight)
   const { packed, absmax, nestedAbsmax, nestedOffset } = weight
   call('nf4Gemm', x, packed, absmax, nestedAbsmax, nestedOffset, y, transposed, beta, lowRank?.left, lowRank?.right)
 }
@@ -123,13 +126,11 @@ export function nf4ScratchBytes([rows, columns]: Nf4Weight['shape'], device: Dev
 /** Weights whose parts fit each other. A step asks a thousand times. */
 const whole = new WeakSet<Nf4Weight>()
 
-/** For `match`: one part of a weight, the device of all of which it stands for. */
-function partOf(op: string, weight: Nf4Weight) {
-  if (!whole.has(weight)) {
-    match(op, parts(op, weight))
-    whole.add(weight)
-  }
-  return { packed: [weight.packed, 'bytes', 'u8'] } as const
+/** @throws {OpError} `E_OP`: the parts do not fit each other. */
+function expectWhole(op: string, weight: Nf4Weight): void {
+  if (whole.has(weight)) return
+  match(op, parts(op, weight))
+  whole.add(weight)
 }
 
 /** What the parts of a weight must be, for `match`. */

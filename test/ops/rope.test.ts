@@ -42,45 +42,41 @@ onEveryDevice('rope', (plain) => {
     (want: number, at: number) =>
       3 * unitRoundoff.f32 * (Math.abs(x[at]!) + Math.abs(x[partner(at, headDim)]!)) + storing(dtype) * Math.abs(want)
 
-  describe.each(
-    grid({
-      dtype: floatsOf(device),
-      rows: [1, 7, 129],
-      heads: [1, 9],
-      headDim: [2, 64, 122],
-    } as const),
-  )('$dtype [$rows, $heads and 3 x $headDim]', ({ dtype, rows, heads, headDim }) => {
-    const next = generator(3)
-    // Far positions, where an angle in single precision would be off by a percent.
-    const positions = Int32Array.from({ length: rows }, () => Math.floor((next() + 1) * 65536))
-    const angles = [tensorFrom(device, positions), tensorFrom(device, frequencies(headDim))] as const
-    const queriesAndKeys = () =>
-      [heads, 3].map((count, seed) => random(device, [rows, count * headDim], dtype, seed)) as [Tensor, Tensor]
+  describe.each(grid({ dtype: floatsOf(device), rows: [1, 7, 129], heads: [1, 9], headDim: [2, 64, 122] } as const))(
+    '$dtype [$rows, $heads and 3 x $headDim]',
+    ({ dtype, rows, heads, headDim }) => {
+      const next = generator(3)
+      // Far positions, where an angle in single precision would be off by a percent.
+      const positions = Int32Array.from({ length: rows }, () => Math.floor((next() + 1) * 65536))
+      const angles = [tensorFrom(device, positions), tensorFrom(device, frequencies(headDim))] as const
+      const queriesAndKeys = () =>
+        [heads, 3].map((count, seed) => random(device, [rows, count * headDim], dtype, seed)) as [Tensor, Tensor]
 
-    test('turns by the angle in double precision', () => {
-      const both = queriesAndKeys()
-      const before = both.map(toArray)
-      rope(...both, ...angles)
-      for (const [i, x] of both.entries()) {
-        const want = inDoubles(before[i]!, x.shape[1]!, positions, frequencies(headDim))
-        expectWithin(x, want, bound(before[i]!, headDim, dtype))
-      }
-    })
+      test('turns by the angle in double precision', () => {
+        const both = queriesAndKeys()
+        const before = both.map(toArray)
+        rope(...both, ...angles)
+        for (const [i, x] of both.entries()) {
+          const want = inDoubles(before[i]!, x.shape[1]!, positions, frequencies(headDim))
+          expectWithin(x, want, bound(before[i]!, headDim, dtype))
+        }
+      })
 
-    test('inverse turns back', () => {
-      const both = queriesAndKeys()
-      const before = both.map(toArray)
-      rope(...both, ...angles)
-      rope(...both, ...angles, { inverse: true })
-      for (const [i, x] of both.entries()) {
-        const values = before[i]!
-        // The first rotation's errors are turned, which mixes both terms once more.
-        const stored = (at: number) =>
-          2 * storing(dtype) * (Math.abs(values[at]!) + Math.abs(values[partner(at, headDim)]!))
-        expectWithin(x, values, (want, at) => 3 * bound(values, headDim, dtype)(want, at) + stored(at))
-      }
-    })
-  })
+      test('inverse turns back', () => {
+        const both = queriesAndKeys()
+        const before = both.map(toArray)
+        rope(...both, ...angles)
+        rope(...both, ...angles, { inverse: true })
+        for (const [i, x] of both.entries()) {
+          const values = before[i]!
+          // The first rotation's errors are turned, which mixes both terms once more.
+          const stored = (at: number) =>
+            2 * storing(dtype) * (Math.abs(values[at]!) + Math.abs(values[partner(at, headDim)]!))
+          expectWithin(x, values, (want, at) => 3 * bound(values, headDim, dtype)(want, at) + stored(at))
+        }
+      })
+    },
+  )
 
   test.each([
     { input: 'x', output: 'y', inverse: false },
@@ -93,15 +89,8 @@ onEveryDevice('rope', (plain) => {
     const positions = Int32Array.from({ length: batch * heads * tokens }, (_, i) => i % tokens)
     const x = tensorFrom(device, data, [positions.length, headDim])
     const before = toArray(x)
-    rope(
-      x,
-      random(device, [positions.length, headDim]),
-      tensorFrom(device, positions),
-      tensorFrom(device, frequencies(headDim)),
-      {
-        inverse,
-      },
-    )
+    const other = random(device, [positions.length, headDim])
+    rope(x, other, tensorFrom(device, positions), tensorFrom(device, frequencies(headDim)), { inverse })
     // The golden angle is position times a frequency in double, ours a frequency rounded to f32: angles up to 6.
     const angle = tokens * unitRoundoff.f32
     const extra = (at: number) => angle * (Math.abs(before[at]!) + Math.abs(before[partner(at, headDim)]!))
