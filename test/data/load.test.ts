@@ -1,8 +1,6 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { gzipSync } from 'node:zlib'
 import fc from 'fast-check'
 import { beforeAll, describe, expect, test } from 'vitest'
@@ -477,22 +475,4 @@ describe('the held-out split', () => {
 test('empty answers are counted', async () => {
   const { statistics } = await load(lines({ prompt: 'a', completion: ' ' }, { prompt: 'b', completion: 'c' }))
   expect(statistics).toMatchObject({ examples: 2, empty: 1 })
-})
-
-test('what is loaded takes 12 bytes of memory an example, however long', async () => {
-  setFlagsFromString('--expose-gc')
-  const collectGarbage: () => void = runInNewContext('gc')
-  const held = () => {
-    collectGarbage()
-    const { heapUsed, arrayBuffers } = process.memoryUsage()
-    return heapUsed + arrayBuffers
-  }
-  const file = write('data.jsonl', `${JSON.stringify({ text: 'one '.repeat(50) })}\n`.repeat(12_000))
-  await load(lines({ text: 'one' })) // what is made once, such as the tokenizer's tables
-  const before = held()
-  const { examples } = await load(file)
-  expect(held() - before).toBeLessThan(12 * 12_000 + 1_000_000) // compiled code comes and goes
-  let tokens = 0
-  for (const { ids } of examples) tokens += ids.length
-  expect(8 * tokens).toBeGreaterThan(8_000_000)
 })
