@@ -3,6 +3,8 @@ import { expectedTensors, type LlamaConfig } from '../model/config.ts'
 import { tensorsOf, type Weight } from '../model/linear.ts'
 import { linears, type Model, norms, projectionNames } from '../model/model.ts'
 import type { Holding } from '../model/weights.ts'
+import { attentionScratchBytes } from '../native/attention.ts'
+import { loraScratchBytes } from '../native/loraLinear.ts'
 import { nf4ScratchBytes, nf4Sizes } from '../native/nf4.ts'
 import type { Arena } from '../tensor/arena.ts'
 import { elements } from '../tensor/dtype.ts'
@@ -38,7 +40,7 @@ export interface MemoryPlan {
     adapter: number
     /** The arena of a step with the largest micro-batch. */
     activations: number
-    /** What the largest matrix in NF4 becomes while the GPU multiplies by it. */
+    /** The most that one op takes on the GPU beside the arena: for the largest matrix in NF4, or for long sequences. */
     scratch: number
     /** All of the above: on the GPU, what must be free there. */
     total: number
@@ -77,10 +79,16 @@ export function modelBytes(model: Model): Pick<MemoryPlan['bytes'], 'tables' | '
   }
 }
 
-function scratchBytes(model: Model, device: Device): number {
+/** The most that one op takes on the GPU beside the arena. */
+function scratchBytes(model: Model, tokens: number, device: Device): number {
   if (device.activations === 'f32') return 0
   const weights = Array.from(linears(model).values(), ({ weight }) => weight)
-  return Math.max(0, ...weights.map((weight) => ('packed' in weight ? nf4ScratchBytes(weight.shape, device) : 0)))
+  const pairs = model.layers.flatMap((layer) => projectionNames.flatMap((projection) => layer[projection].lora ?? []))
+  return Math.max(
+    ...weights.map((weight) => ('packed' in weight ? nf4ScratchBytes(weight.shape, device) : 0)),
+    ...pairs.map(({ b }) => loraScratchBytes(tokens, b)),
+    ...model.config.layers.map(({ numAttentionHeads }) => attentionScratchBytes(tokens, numAttentionHeads)),
+  )
 }
 
 /**
@@ -111,7 +119,7 @@ export function trainingPlanner(
   const constant = {
     ...modelBytes(model),
     adapter: adapterBytes(),
-    scratch: scratchBytes(model, device),
+    scratch: scratchBytes(model, tokens, device),
   }
   const constantBytes = Object.values(constant).reduce((sum, bytes) => sum + bytes, 0)
 

@@ -68,6 +68,12 @@ export function attentionBackward(
   return { dq, dk, dv }
 }
 
+/**
+ * Memory beside its tensors that {@link attentionBackward} takes on the GPU: 16 bytes for every row of every head.
+ * `native/ops/attention/cuda.cu` takes the same.
+ */
+export const attentionScratchBytes = (tokens: number, heads: number): number => 16 * tokens * heads
+
 function checkHeads(op: string, { device, shape }: Tensor, kvWidth: number, headDim: number): void {
   const width = shape[1]!
   if (device.rowAlignment > 1 && (headDim % 8 !== 0 || headDim > 128)) {

@@ -58,6 +58,15 @@ export function loraOutputBackward(dy: Tensor, b: Tensor, u: Tensor, d: Tensor, 
 }
 
 /**
+ * Memory beside its tensors that {@link loraOutputBackward} takes on the GPU for `rows` rows of `dy`: `d` in f32 of every 256
+ * of its columns. `native/ops/lora/backward.cuh` takes the same, and a few MB for `db`.
+ */
+export function loraScratchBytes(rows: number, { shape: [columns = 0, rank = 0] }: Tensor): number {
+  if (rank > 32) return 0
+  return 4 * rows * Math.ceil(columns / 256) * (rank > 16 ? 32 : 16)
+}
+
+/**
  * The rest of backward, with forward's mask: from `d` of {@link loraOutputBackward} adds d loss / d of `x` to `dx` [T, K] and
  * of `a` to `da` [r, K]. Where there is no dropout `dx` can be left out: give `d` to the product of `dy` with the weight as
  * its {@link LowRank} part, together with `a`.

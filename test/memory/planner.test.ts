@@ -20,7 +20,7 @@ import { expectError } from '../formats/scratch.ts'
 import { goldenPath } from '../golden.ts'
 import { loadDirectory } from '../model/support.ts'
 import { onEveryDevice } from '../ops/support.ts'
-import { prunedConfigOf } from '../prune/paperModels.ts'
+import { configOf, prunedConfigOf } from '../prune/paperModels.ts'
 import { batchOf, trainerOf } from '../train/support.ts'
 
 const lora = { ...loraDefaults, dropout: 0 }
@@ -119,6 +119,23 @@ onEveryDevice('the memory plan', (device) => {
     evaluate(model, arena)
     expect(arena.peak).toBe(bytes)
   })
+})
+
+describe('scratch on the GPU', () => {
+  const config = configOf('LLaMA-2-13B')
+  const { hiddenSize, intermediateSize, numAttentionHeads } = config
+  const scratch = (sequenceLength: number, rank: number, quantize: 'nf4' | 'none' = 'nf4') => {
+    const shape = { quantize, lora: { ...lora, rank }, microBatchSize: 1, sequenceLength }
+    return planTraining(config, shape, uniform('full', 40), metaDevice('cuda')).bytes.scratch
+  }
+  const stripes = intermediateSize / 256
+
+  test.each([
+    ['whole tiles of the largest matrix in bf16, of 128 MiB', scratch(2048, 16), 2 * hiddenSize * 51 * 256],
+    ['partial sums of a pair, where sequences are long', scratch(65536, 8), 4 * 65536 * 16 * stripes],
+    ['twice that for ranks above 16', scratch(65536, 17), 4 * 65536 * 32 * stripes],
+    ["attention's of every row, where there is neither", scratch(32768, 64, 'none'), 16 * 32768 * numAttentionHeads],
+  ])('is %s', (_name, planned, expected) => expect(planned).toBe(expected))
 })
 
 describe('a budget', () => {
