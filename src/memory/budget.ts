@@ -53,9 +53,9 @@ export function planWithin(
   const { quantize, quantizeTables } = shape
   let plan = fastest(quantizeTables)
   if (plan.bytes.total > budget && quantizeTables === undefined && quantize === 'nf4') plan = fastest(true)
-  const { total, tables, projections, norms, adapter, activations } = plan.bytes
+  const { total, tables, projections, norms, adapter, activations, scratch } = plan.bytes
   if (total <= budget) return plan
-  const parts = { weights: tables + projections + norms, 'the adapter': adapter, activations }
+  const parts = { weights: tables + projections + norms, 'the adapter': adapter, activations, scratch }
   throw new MemoryError('E_MEMORY', 'training does not fit the memory', {
     field: 'memory',
     expected: `at most ${formatBytes(budget)}`,

@@ -28,7 +28,9 @@ export function openModelFolder(dir: string): OpenCheckpoint {
   const generationJson = existsSync(generation) ? readJsonObject(generation) : undefined
   const config = parseConfig(checkpoint.configJson, checkpoint.configFile, checkpoint.pruning, generationJson)
   const warnings = expectTensors(checkpoint, expectedTensors(config))
-  return { checkpoint, config: { ...config, nf4: quantizedIn(checkpoint) }, warnings }
+  // config.json may say what the weights were trained in, and not what they were saved in
+  const { dtype } = checkpoint.tensors.get('model.embed_tokens.weight')!
+  return { checkpoint, config: { ...config, dtype, nf4: quantizedIn(checkpoint) }, warnings }
 }
 
 const quantizedIn = ({ tensors }: Checkpoint): ReadonlyMap<string, boolean> =>

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { holds } from '../model/open.ts'
 import { quantizations } from '../model/weights.ts'
-import { cache, count, device, path, paths, schedule, seed } from './common.ts'
+import { cache, count, device, forceResume, path, paths, schedule, seed } from './common.ts'
 
 export const alignOptions = z.strictObject({
   ...schedule,
@@ -40,6 +40,7 @@ export const alignCommandOptions = alignOptions.extend({
   output: path.describe('new folder for the aligned model'),
   cache,
   resume: z.boolean().default(false).describe('go on from the last checkpoint'),
+  forceResume,
   device,
   seed,
 })

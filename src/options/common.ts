@@ -26,6 +26,10 @@ export const quantizeTables = z
 export const fill = z.enum(fills).default('zero').describe('what rows and columns that were cut are filled with')
 export const cache = z.boolean().default(true).describe('keeps the encoded data for further runs: docs/data.md')
 export const scale = z.number().positive()
+export const forceResume = z
+  .boolean()
+  .default(false)
+  .describe('resume although options, data or version are not those of the run')
 export const seed = index.default(42).describe('of everything random')
 
 export const schedule = {

@@ -10,6 +10,7 @@ import {
   device,
   encoding,
   fill,
+  forceResume,
   fraction,
   index,
   path,
@@ -84,11 +85,12 @@ interface AcrossSections {
   prune?: z.output<typeof pruneOptions> | undefined
   align?: object | undefined
   data: { eval?: unknown; evalSplit: number }
+  train: { patience?: number | undefined }
   recover: { fill: Fill; scale: number | 'auto'; finish?: object | undefined }
 }
 
 /** What options ask of each other across sections. */
-function checkRun({ prune, align, data, recover }: AcrossSections, context: z.RefinementCtx): void {
+function checkRun({ prune, align, data, train, recover }: AcrossSections, context: z.RefinementCtx): void {
   const refuse = (path: string[], message: string) => context.addIssue({ code: 'custom', path, message })
   if (prune?.rotate) {
     const { method, rotate } = prune
@@ -97,10 +99,15 @@ function checkRun({ prune, align, data, recover }: AcrossSections, context: z.Re
     if (align) refuse(['align'], 'none with prune.rotate: each slice would want an alignment of its own')
     if (recover.fill !== 'zero') refuse(['recover', 'fill'], 'none with prune.rotate: nothing is left to fill')
   }
+  const isEvaluated = data.eval !== undefined || data.evalSplit > 0
+  if (train.patience && !isEvaluated) refuse(['train', 'patience'], 'data.eval or data.evalSplit with it')
+  if (prune && !cutsStructures(prune.method) && recover.fill !== 'zero') {
+    refuse(['recover', 'fill'], 'method structured or random with it: other methods leave nothing to fill')
+  }
   if (recover.finish && !prune) refuse(['recover', 'finish'], 'prune with it: it is the original that is trained on')
   if (recover.scale !== 'auto') return
   if (!prune) refuse(['recover', 'scale'], 'a number: auto needs the large model, which only a run that prunes it has')
-  if (!data.eval && data.evalSplit === 0) refuse(['recover', 'scale'], 'data.eval or data.evalSplit with auto')
+  if (!isEvaluated) refuse(['recover', 'scale'], 'data.eval or data.evalSplit with auto')
 }
 
 /** Everything `trainLoRAM` takes, and what a configuration file holds. */
@@ -144,10 +151,7 @@ export const trainLoRAMOptions = z
       .meta({ examples: ['12 GiB'] }),
     log: logOptions.prefault({}),
     resume: z.boolean().default(false).describe('go on from the last checkpoint in output'),
-    forceResume: z
-      .boolean()
-      .default(false)
-      .describe('resume although options, data or version are not those of the run'),
+    forceResume,
     device,
     seed,
   })

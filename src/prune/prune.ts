@@ -1,5 +1,6 @@
+import type { Dataset } from '../data/cache.ts'
 import type { Example } from '../data/encode.ts'
-import { corpusExamples, loadExamples } from '../data/index.ts'
+import { corpusExamples, type LoadContext, loadExamples } from '../data/index.ts'
 import { permutation } from '../data/random.ts'
 import { ConfigError, PlanError } from '../errors.ts'
 import { fingerprint } from '../formats/huggingFace.ts'
@@ -23,14 +24,13 @@ import { structuredImportance } from './structured.ts'
 
 type PruneOptions = NonNullable<ResolvedOptions['prune']> & {
   seed: number
-  trainingData?: string | string[] | undefined
-  /** Keeps the encoded calibration text. Default false. */
-  cache?: boolean
+  /** What the run trains on, and how that is read. */
+  training?: ResolvedOptions['data']
 }
 
 /**
  * Prunes the model `source` and writes the small one to the folder `dir`.
- * @param options `trainingData` measures importance where no calibration text is given
+ * @param options `training` measures importance where no calibration text is given
  * @throws {PlanError} `E_PLAN`: the model is pruned already
  * @throws {AbortError} the signal, between two layers; nothing is written
  */
@@ -61,9 +61,11 @@ async function pruneStructures(...[source, tokenizer, options, device, dir, sign
   const { checkpoint, config } = source
   const { method, criterion = defaultCriterion(method), grouping = 'aligned', allocation = 'uniform', seed } = options
   const layers = layersToPrune(config.numHiddenLayers, options.layers)
+  const atRandom = (layer: number) => randomImportance(config, layer, seed)
+  keep(config, options, layers, allocation, atRandom) // what cannot be is refused before importance is measured
   const text = await calibrationText(tokenizer, options)
   const scores = criterion && structuredImportance(source, device, { criterion, grouping, layers, signal }, text)
-  const importanceOf = (layer: number) => scores?.get(layer) ?? randomImportance(config, layer, seed)
+  const importanceOf = (layer: number) => scores?.get(layer) ?? atRandom(layer)
   const kept = keep(config, options, layers, allocation, importanceOf)
   const ratio = options.ratio ?? cutRatio(config, kept)
   const core = options.rotate && coreOf(kept, config, options.rotate.core, importanceOf)
@@ -151,18 +153,30 @@ const windowsFor = (method: PruneMethod) =>
 
 /** Windows of text, chosen by the seed, that importance is measured on; every token is a target. */
 async function calibrationText(tokenizer: () => Tokenizer, options: PruneOptions): Promise<Example[]> {
-  const { method, criterion = defaultCriterion(method), calibration = {}, trainingData, seed, cache = false } = options
+  const { method, criterion = defaultCriterion(method), calibration = {}, training, seed } = options
   if (!needsText(criterion)) return []
   const { samples, sequenceLength } = windowsFor(method)
   const length = calibration.sequenceLength ?? sequenceLength
+  const context = { cache: training?.cache ?? false }
   const dataset = calibration.data
-    ? await corpusExamples(calibration.data, tokenizer(), length, { cache })
-    : await loadExamples(required(trainingData), tokenizer(), { sequenceLength: length, trainOn: 'all' }, { cache })
+    ? await corpusExamples(calibration.data, tokenizer(), length, context)
+    : await trainingText(required(training), tokenizer(), length, context)
   const { examples } = dataset
   const order = permutation(examples.length, seed).subarray(0, calibration.samples ?? samples)
   const chosen = Array.from(order, (i) => examples.at(i))
   dataset.close()
   return chosen
+}
+
+/** All of what is trained on, questions too. */
+function trainingText(
+  { train, format, onBadLine }: ResolvedOptions['data'],
+  tokenizer: Tokenizer,
+  sequenceLength: number,
+  context: LoadContext,
+): Promise<Dataset> {
+  const options = { ...(format !== 'auto' && { format }), onBadLine, sequenceLength, trainOn: 'all' } as const
+  return loadExamples(train, tokenizer, options, context)
 }
 
 function required<T>(data: T | undefined): T {

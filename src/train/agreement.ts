@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto'
 import type { Group } from '../distributed/group.ts'
 import { RunError } from '../errors.ts'
+import { readPieces } from '../tensor/pieces.ts'
+import type { Tensor } from '../tensor/tensor.ts'
 import type { ParameterSet } from './parameters.ts'
 
 /**
@@ -10,7 +12,7 @@ import type { ParameterSet } from './parameters.ts'
 export function requireAgreement(group: Group, { values, isDivided }: ParameterSet, step: number): void {
   if (group.size === 1) return
   // What is divided, each process has from the others
-  const digest = isDivided ? 0 : createHash('sha256').update(values.read()).digest().readUIntBE(0, 6)
+  const digest = isDivided ? 0 : digestOf(values)
   const rows = group.gather([step, digest])
   const [first] = rows
   const other = rows.findIndex((row) => row.some((value, i) => value !== first![i]))
@@ -20,4 +22,10 @@ export function requireAgreement(group: Group, { values, isDivided }: ParameterS
     found: `others on rank ${other} after step ${rows[other]![0]}`,
     remedy: 'start all with the same options and files, in a folder that they share; or else a GPU computes wrongly',
   })
+}
+
+function digestOf(values: Tensor): number {
+  const hash = createHash('sha256')
+  for (const piece of readPieces(values)) hash.update(piece)
+  return hash.digest().readUIntBE(0, 6)
 }

@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs'
 import { batchStream } from '../data/batches.ts'
 import type { Examples } from '../data/encode.ts'
 import { alone, isFirst, type Share, type SharedContext } from '../distributed/group.ts'
@@ -93,7 +94,7 @@ type AlignOptions = NonNullable<ResolvedOptions['align']> & Pick<ResolvedOptions
 /**
  * Aligns the pruned model `source` to running text and writes the result to the folder `dir`: trains its own weights, or
  * with `lora` pairs that are merged into them afterwards; with `distill` to the predictions of the original as well.
- * @param folder of checkpoints
+ * @param folder of checkpoints, removed at the end
  */
 export function align(
   source: OpenCheckpoint,
@@ -115,6 +116,7 @@ export function align(
     if (!isFirst(context.group)) return
     if (lora) writeMergedPairs(source.checkpoint, adapterFrom(trainable.parameters, pairsOf(lora), dir), dir)
     else writeAligned(source.checkpoint, trainable.parameters, dir)
+    rmSync(folder, { recursive: true })
   } finally {
     // On a GPU the small model trains in what this frees.
     teacher?.dispose()
@@ -137,7 +139,7 @@ function writeMergedPairs(checkpoint: Checkpoint, adapter: Adapter, dir: string)
 }
 
 /** Continual pre-training of a pruned model on running text (the paper's "alignment"); what trains changes in place. */
-function alignModel(
+export function alignModel(
   { model, parameters, sparse = [] }: Trainable,
   examples: Examples,
   options: AlignOptions,

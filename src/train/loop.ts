@@ -5,8 +5,16 @@ import { type Group, isFirst, type SharedContext, total } from '../distributed/g
 import { AbortError, RunError } from '../errors.ts'
 import { writing } from '../formats/disk.ts'
 import type { Evaluation } from '../infer/perplexity.ts'
+import { countNonFinite } from '../native/cast.ts'
 import { requireAgreement } from './agreement.ts'
-import { loadParameters, type Progress, restoreNewest, saveCheckpoint, saveParameters } from './checkpoint.ts'
+import {
+  checkpointsIn,
+  loadParameters,
+  type Progress,
+  restoreNewest,
+  saveCheckpoint,
+  saveParameters,
+} from './checkpoint.ts'
 import type { RunEvent, Stage } from './events.ts'
 import { learningRateAt, type ScheduleOptions } from './schedule.ts'
 import { type Trainer, trainStep } from './step.ts'
@@ -31,7 +39,7 @@ const bestFile = 'best.safetensors'
  * Trains for `schedule.totalSteps` steps, or until evaluations stop improving. Afterwards the parameters are those of the
  * best evaluation where there are evaluations, else the last ones.
  * @throws {AbortError} the signal of this process or another one, in all of them at the end of the same step, with a checkpoint written
- * @throws {RunError} `E_NAN_LOSS`: the loss is no number; `E_DIVERGED`: processes have different parameters
+ * @throws {RunError} `E_NAN_LOSS`: a loss, a gradient or a parameter is no number; `E_DIVERGED`: processes have different parameters
  */
 export function runLoop(options: LoopOptions, { emit, signal, group }: SharedContext<RunEvent>): Progress {
   const { stage, trainer, schedule, folder, evaluation } = options
@@ -46,6 +54,9 @@ export function runLoop(options: LoopOptions, { emit, signal, group }: SharedCon
   let savedStep = progress.step
   const save = () => {
     savedStep = progress.step
+    if (total(group, [countNonFinite(parameters.values).count])[0] > 0) {
+      throw notANumber(`a parameter of ${stage} after step ${progress.step}`, folder)
+    }
     requireAgreement(group, parameters, progress.step)
     const saved = saveCheckpoint(folder, parameters, optimizer, progress, options.keepCheckpoints, group)
     group.barrier()
@@ -82,7 +93,9 @@ export function runLoop(options: LoopOptions, { emit, signal, group }: SharedCon
     const { loss: part, gradNorm } = trainStep(trainer, batch, learningRate)
     const read = batch.microBatches.reduce((sum, { ids }) => sum + ids.length, 0)
     const [loss, tokens] = total(group, [part, read])
-    if (!Number.isFinite(loss)) throw notANumber(stage, progress, batch, folder)
+    if (!Number.isFinite(loss)) throw notANumber(`the loss of ${stage} in step ${progress.step + 1}`, folder, batch)
+    if (!Number.isFinite(gradNorm))
+      throw notANumber(`a gradient of ${stage} in step ${progress.step + 1}`, folder, batch)
     progress.step++
     const tokensPerSecond = (1000 * tokens) / (performance.now() - began)
     emit({ type: 'step', stage, step: progress.step, totalSteps, loss, gradNorm, learningRate, tokensPerSecond })
@@ -90,6 +103,7 @@ export function runLoop(options: LoopOptions, { emit, signal, group }: SharedCon
 
   function record(result: Evaluation | undefined): void {
     if (!result) return
+    if (!Number.isFinite(result.loss)) throw notANumber(`the held-out loss after step ${progress.step}`, folder)
     emit({ type: 'evaluation', stage, step: progress.step, ...result })
     progress.evaluatedStep = progress.step
     if (progress.best && result.loss >= progress.best.loss) {
@@ -117,10 +131,13 @@ const isDue = ({ step, evaluatedStep }: Progress, every: number, totalSteps: num
 const isStale = ({ evaluationsSinceBest }: Progress, patience: number | undefined) =>
   patience !== undefined && evaluationsSinceBest >= patience
 
-function notANumber(stage: Stage, { step }: Progress, batch: Batch, folder: string): RunError {
-  return new RunError('E_NAN_LOSS', `the loss of ${stage} is not a number in step ${step + 1}`, {
-    file: folder,
-    found: `examples ${batch.examples.join(', ')} of epoch ${batch.epoch}`,
-    remedy: 'look at these examples, lower the learning rate, and resume from the last checkpoint',
+function notANumber(what: string, folder: string, batch?: Batch): RunError {
+  const [checkpoint] = checkpointsIn(folder)
+  return new RunError('E_NAN_LOSS', `${what} is not a number`, {
+    file: checkpoint ?? folder,
+    ...(batch && { found: `examples ${batch.examples.join(', ')} of epoch ${batch.epoch}` }),
+    remedy: checkpoint
+      ? 'look at the examples, lower the learning rate, and go on from that checkpoint with resume and forceResume'
+      : 'look at the examples, lower the learning rate, and start again',
   })
 }

@@ -1,6 +1,7 @@
 import { alone, type Group, type Share } from '../distributed/group.ts'
 import { copyInto } from '../native/cast.ts'
 import { elements } from '../tensor/dtype.ts'
+import { writePieces } from '../tensor/pieces.ts'
 import { type Device, type Tensor, zeros } from '../tensor/tensor.ts'
 
 /** Each parameter begins on such a boundary of the flat buffers: 256 bytes. */
@@ -108,11 +109,11 @@ export class ParameterSet {
     return this.grads.slice(0, [this.size])
   }
 
-  /** This process's part of the bytes of what {@link gather} gave. */
-  partOf(whole: Uint8Array): Uint8Array {
-    const part = new Uint8Array(this.values.bytes)
-    part.set(whole.subarray(4 * this.offset, 4 * this.offset + part.length))
-    return part
+  /** Fills `part`, which is divided as `values` are, from the bytes of what {@link gather} gave. */
+  restore(part: Tensor, readInto: (target: Uint8Array, from: number) => void): void {
+    const start = 4 * this.offset
+    const length = Math.min(part.bytes, Math.max(0, 4 * this.size - start))
+    writePieces(part, (target, from) => readInto(target, start + from), length)
   }
 
   /** A parameter in f32, or what of it is in this process's part, as a matrix of any shape; `undefined` where nothing is. */

@@ -1,11 +1,12 @@
 import { existsSync } from 'node:fs'
+import path from 'node:path'
 import type { Dataset } from '../data/cache.ts'
 import type { Examples } from '../data/encode.ts'
 import { corpusExamples, loadExamples } from '../data/index.ts'
 import { describeStatistics } from '../data/statistics.ts'
 import { firstBeforeOthers, isFirst, ruling, type SharedContext } from '../distributed/group.ts'
 import { together } from '../distributed/join.ts'
-import { AbortError, ConfigError } from '../errors.ts'
+import { AbortError, ConfigError, MemoryError } from '../errors.ts'
 import { fingerprint } from '../formats/huggingFace.ts'
 import { writeAdapter } from '../formats/peft.ts'
 import { formatPruning, type PruningPlan, planDigest } from '../formats/pruningJson.ts'
@@ -14,9 +15,10 @@ import { recoverAdapter } from '../lora/recover.ts'
 import { factorsOf, type ScaleTrial, scaleAdapter, searchScale } from '../lora/scale.ts'
 import { memoryBudget, planWithin } from '../memory/budget.ts'
 import { describeLoading, formatBytes, parseBytes } from '../memory/bytes.ts'
+import { metaModel } from '../memory/measure.ts'
 import type { MemoryPlan, TrainingShape } from '../memory/planner.ts'
 import { withSavings } from '../memory/savings.ts'
-import { disposeModel } from '../model/model.ts'
+import { disposeModel, heldBytes } from '../model/model.ts'
 import { type OpenCheckpoint, openModelFolder, readModel } from '../model/open.ts'
 import { addon } from '../native/load.ts'
 import type { ResolvedOptions } from '../options/index.ts'
@@ -31,7 +33,8 @@ import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts'
 import type { Context } from '../worker/protocol.ts'
 import { align as alignTo } from './align.ts'
 import type { RunEvent, Stage } from './events.ts'
-import { followRunFolder, openRunFolder, type RunFolder } from './runFolder.ts'
+import { recomputePlans } from './recompute.ts'
+import { followFolder, openRunFolder, type RunFolder } from './runFolder.ts'
 import { sampleAnswers } from './samples.ts'
 import { openSinks } from './sinks.ts'
 import { type Material, trainAdapter } from './trainAdapter.ts'
@@ -67,18 +70,13 @@ async function runStages(
   const began = performance.now()
   const { group } = context
   const source = openModelFolder(options.model)
-  if (options.recover.scale !== 1 && !options.prune && !source.checkpoint.pruning) {
-    throw new ConfigError('E_CONFIG', 'there is nothing to recover from a model that is not pruned', {
-      field: 'recover.scale',
-      remedy: 'add prune, or leave recover.scale out',
-    })
-  }
+  checkOptions(options, source, device)
   const tokenizer = loadTokenizer(options.model)
   const place = group.size === 1 ? describeDevice(device) : `${group.size} times ${describeDevice(device)}`
   const notices: string[] = [`computing on ${place}`, ...source.warnings]
   const folder = isFirst(group)
     ? openRunFolder(options, (message) => notices.push(message))
-    : followRunFolder(options.output)
+    : followFolder(path.join(options.output, 'run'))
   const sinks = isFirst(group) ? openSinks(options, folder.at('tensorboard')) : []
   const emit = (event: RunEvent) => {
     folder.log(event)
@@ -95,14 +93,16 @@ async function runStages(
     const preserved = await firstBeforeOthers(group, () => preservedText(run))
     const preserve = preserved && { preserve: preserved.digest }
     folder.remember('data', { train, eval: held ?? null, ...preserve })
-    const small = await alignStage(run, await pruneStage(run, source))
-    const plan = memoryPlan(run, small)
+    const pruned = await pruneStage(run, source)
+    const plan = memoryPlan(run, pruned)
     folder.remember('tables', { tables: plan.quantizeTables ? 'nf4' : 'none' })
     emit({ type: 'plan', plan })
     const finishing = finishingPlan(run, source)
+    if (options.recover.scale === 'auto') checkOriginalFits(run, source, plan)
+    const small = await alignStage(run, pruned)
     const material = { ...examples, preserved: preserved?.examples }
     const { adapter, progress } = trainStage(run, small, material, plan, source)
-    const recovery = recoverStage(run, adapter, small, source, material, finishing)
+    const recovery = recoverStage(run, adapter, small, source, material, plan, finishing)
     const { best, step: steps } = progress
     const evaluation = best && { ...best, perplexity: Math.exp(best.loss) }
     const seconds = (performance.now() - began) / 1000
@@ -114,6 +114,20 @@ async function runStages(
     folder.close()
     for (const owner of [...datasets, ...sinks]) owner.close()
   }
+}
+
+/** Refuses what the model and the device do not allow, before anything is read or pruned. */
+function checkOptions(options: ResolvedOptions, { checkpoint, config }: OpenCheckpoint, device: Device): void {
+  const { prune, align, recover, train, memory } = options
+  if (memory !== undefined) parseBytes(memory, 'memory')
+  recomputePlans(train, config.layers.length, device)
+  if (prune || checkpoint.pruning) return
+  const refuse = (field: string, message: string) => {
+    throw new ConfigError('E_CONFIG', message, { field, remedy: `add prune, or leave ${field} out` })
+  }
+  if (align) refuse('align', 'only a pruned model is aligned')
+  if (recover.scale !== 1) refuse('recover.scale', 'there is nothing to recover from a model that is not pruned')
+  if (recover.fill !== 'zero') refuse('recover.fill', 'there is nothing to fill in a model that is not pruned')
 }
 
 /** What the stages of a run share. */
@@ -155,7 +169,7 @@ async function pruneStage(run: Run, source: OpenCheckpoint): Promise<OpenCheckpo
     await pruneModel(
       source,
       () => run.tokenizer,
-      { ...prune, ...(ratio !== undefined && { ratio }), seed, trainingData: data.train, cache: data.cache },
+      { ...prune, ...(ratio !== undefined && { ratio }), seed, training: data },
       run.device,
       dir,
       run.context.signal,
@@ -166,12 +180,6 @@ async function pruneStage(run: Run, source: OpenCheckpoint): Promise<OpenCheckpo
 async function alignStage(run: Run, pruned: OpenCheckpoint): Promise<OpenCheckpoint> {
   const { align, prune, model, seed, resume } = run.options
   if (!align) return pruned
-  if (!pruned.checkpoint.pruning) {
-    throw new ConfigError('E_CONFIG', 'only a pruned model is aligned', {
-      field: 'align',
-      remedy: 'add prune, or leave align out',
-    })
-  }
   return folderStage(run, 'align', 'aligned', async (dir) => {
     const { examples } = await firstBeforeOthers(run.context.group, () =>
       keep(run, corpusExamples(align.data, run.tokenizer, align.sequenceLength, loadContext(run))),
@@ -223,6 +231,7 @@ function recoverStage(
   { checkpoint }: OpenCheckpoint,
   original: OpenCheckpoint,
   examples: Material,
+  plan: MemoryPlan,
   finishing: MemoryPlan | undefined,
 ): ScaleTrial | undefined {
   const { options, context } = run
@@ -238,7 +247,7 @@ function recoverStage(
   const recovered = options.prune?.rotate
     ? { ...adapter, base: pruning.source.fingerprint, baseModel: pruning.source.name }
     : recoverAdapter(prunedAdapter(run, trained, pruning, write), pruning, fill)
-  const best = scale === 'auto' ? scaleOnHeldOut(run, recovered, original, examples.eval!) : undefined
+  const best = scale === 'auto' ? scaleOnHeldOut(run, recovered, original, examples.eval!, plan) : undefined
   const scaled = scaleAdapter(recovered, factorsOf(best?.scale ?? (scale as number)))
   write(options.output, finishing ? finish(run, scaled, original, examples, finishing) : scaled)
   context.emit({ type: 'stage', stage: 'recover', status: 'finished' })
@@ -272,6 +281,20 @@ function finishingPlan(run: Run, { config }: OpenCheckpoint): MemoryPlan | undef
   return planWithin(config, trainingShape({ ...options, recover }), options.train, budgetOf(run), run.device)
 }
 
+/** Factors are tried with the original, which is held as the small model is. */
+function checkOriginalFits(run: Run, { config }: OpenCheckpoint, { quantizeTables }: MemoryPlan): void {
+  const { options, device } = run
+  const bytes = heldBytes(metaModel(config, { quantize: options.quantize, quantizeTables }, device))
+  const budget = budgetOf(run)
+  if (bytes <= budget) return
+  throw new MemoryError('E_MEMORY', 'the original does not fit the memory, and recover.scale tries factors with it', {
+    field: 'recover.scale',
+    expected: `at most ${formatBytes(budget)}`,
+    found: `${formatBytes(bytes)} of weights`,
+    remedy: 'give a number',
+  })
+}
+
 function prunedAdapter({ folder }: Run, trained: Adapter, pruning: PruningPlan, write: typeof writeAdapter): Adapter {
   const small = { ...trained, pruning: planDigest(pruning) }
   write(folder.at('prunedAdapter'), small, { 'pruning.json': formatPruning(pruning) })
@@ -284,10 +307,11 @@ function scaleOnHeldOut(
   adapter: Adapter,
   original: OpenCheckpoint,
   held: Examples,
+  { quantizeTables }: MemoryPlan,
 ): ScaleTrial {
   const { train, data, quantize } = options
   const sizes = { microBatchSize: train.microBatchSize, sequenceLength: data.sequenceLength }
-  const { model } = readModel(original, device, { quantize })
+  const { model } = readModel(original, device, { quantize, quantizeTables })
   try {
     return searchScale(model, adapter, held, sizes, context.signal, ({ scale: { attention, mlp }, loss }) => {
       const factors = `attention times ${attention}, mlp times ${mlp}`

@@ -6,68 +6,105 @@ import { writeFileAtomic } from '../formats/atomic.ts'
 import { writing } from '../formats/disk.ts'
 import { formatJson, readJsonObject } from '../formats/json.ts'
 import type { ResolvedOptions } from '../options/index.ts'
+import { checkpointsIn } from './checkpoint.ts'
 import type { RunEvent } from './events.ts'
 
-/** The folder of a run: the adapter, and below `run/` everything on the way to it. */
-export interface RunFolder {
-  /** `run/<name>` */
+/** A folder in which work stops and goes on. */
+export interface WorkFolder {
   at(name: string): string
   /**
-   * Keeps `facts` that decide what a run computes as `run/<name>.json`, or compares them with those of the run it continues.
+   * Keeps `facts` that decide what is computed as `<name>.json`, or compares them with those of the work that goes on.
    * @throws {RunError} `E_RESUME`: they differ; names each difference
    */
   remember(name: string, facts: object): void
-  /** Appends an event, and the time, to `run/events.jsonl`. */
-  log(event: RunEvent): void
   close(): void
 }
 
-/**
- * Options that may change between a run and its continuation: they decide where and how far, not what is computed. What
- * `quantizeTables` comes to is remembered apart from it.
- */
-const free = /^(resume|forceResume|output|device|memory|quantizeTables|train\.(recompute|offload)|data\.cache|log\..*)$/
+/** The folder `run/` of a run's output: everything on the way to the adapter. */
+export interface RunFolder extends WorkFolder {
+  /** Appends an event, and the time, to `events.jsonl`. */
+  log(event: RunEvent): void
+}
 
 /**
- * Opens the folder for one run, locks it, and clears away what a killed process left half written.
- * @throws {RunError} `E_LOCKED`: another process works in it; `E_RESUME`: it holds a run with other options
- * @throws {ConfigError} `E_CONFIG`: it holds a run and `resume` is not set
+ * Options that may change between work and its continuation: they decide where and how far, not what is computed. What
+ * `quantizeTables` comes to is remembered apart from it.
  */
-export function openRunFolder(options: ResolvedOptions, notice: (message: string) => void): RunFolder {
-  const { output, resume, forceResume } = options
-  const root = path.join(output, 'run')
+const free =
+  /^(resume|forceResume|output|device|memory|quantizeTables|((train|align)\.)?(recompute|offload)|(data\.)?cache|log\..*)$/
+
+/** What work in a folder needs to know of its options. */
+interface Resumable {
+  output: string
+  resume: boolean
+  forceResume: boolean
+}
+
+/**
+ * Opens the folder `root` for work with `options`, locks it, and clears away what a killed process left half written.
+ * @param isBegun whether something is there to go on from; what was remembered of work that came to nothing is forgotten
+ * @throws {RunError} `E_LOCKED`: another process works in it; `E_RESUME`: it holds work with other options
+ * @throws {ConfigError} `E_CONFIG`: something is there, and `resume` is not set
+ */
+export function openWorkFolder(
+  root: string,
+  options: Resumable,
+  isBegun: (at: WorkFolder['at']) => boolean,
+  notice: (message: string) => void,
+): WorkFolder {
   const at = (name: string) => path.join(root, name)
   writing(root, () => mkdirSync(root, { recursive: true }))
   const unlock = lock(at('lock'), notice)
-  const remember = (name: string, facts: object) => {
-    const file = at(`${name}.json`)
-    if (existsSync(file) && !forceResume) compare(file, facts)
-    else writeFileAtomic(file, formatJson(facts))
-  }
   try {
-    if (existsSync(at('options.json')) && !resume) throw occupied(output)
-    remember('options', options)
-    for (const folder of [root, at('checkpoints'), at('alignCheckpoints')]) clearUnfinished(folder)
-    const events = writing(root, () => openSync(at('events.jsonl'), resume ? 'a' : 'w'))
-    return {
-      at,
-      remember,
-      log: (event) =>
-        writing(root, () => writeSync(events, `${JSON.stringify({ time: new Date().toISOString(), ...event })}\n`)),
-      close: () => {
-        closeSync(events)
-        unlock()
-      },
+    const begun = isBegun(at)
+    if (begun && !options.resume) throw occupied(options.output)
+    const remember = (name: string, facts: object) => {
+      const file = at(`${name}.json`)
+      if (begun && existsSync(file) && !options.forceResume) compare(file, facts)
+      else writeFileAtomic(file, formatJson(facts))
     }
+    remember('options', options)
+    clearUnfinished(root)
+    for (const entry of readdirSync(root, { withFileTypes: true }))
+      if (entry.isDirectory()) clearUnfinished(at(entry.name))
+    return { at, remember, close: unlock }
   } catch (error) {
     unlock()
     throw error
   }
 }
 
-/** The folder of a run that another process has opened, and alone writes. */
-export const followRunFolder = (output: string): RunFolder => ({
-  at: (name) => path.join(output, 'run', name),
+/** What a run makes, and where it keeps checkpoints. */
+const results = ['pruned', 'aligned', 'prunedAdapter']
+const checkpoints = ['checkpoints', 'alignCheckpoints', 'finishCheckpoints']
+
+/** Opens the folder of a run as {@link openWorkFolder} does. */
+export function openRunFolder(options: ResolvedOptions, notice: (message: string) => void): RunFolder {
+  const { output, resume } = options
+  const root = path.join(output, 'run')
+  const isBegun = (at: WorkFolder['at']) =>
+    results.some((name) => existsSync(at(name))) || checkpoints.some((name) => checkpointsIn(at(name)).length > 0)
+  const folder = openWorkFolder(root, options, isBegun, notice)
+  try {
+    const events = writing(root, () => openSync(folder.at('events.jsonl'), resume ? 'a' : 'w'))
+    return {
+      ...folder,
+      log: (event) =>
+        writing(root, () => writeSync(events, `${JSON.stringify({ time: new Date().toISOString(), ...event })}\n`)),
+      close: () => {
+        closeSync(events)
+        folder.close()
+      },
+    }
+  } catch (error) {
+    folder.close()
+    throw error
+  }
+}
+
+/** A folder that another process has opened, and alone writes. */
+export const followFolder = (root: string): RunFolder => ({
+  at: (name) => path.join(root, name),
   remember() {},
   log() {},
   close() {},
@@ -97,7 +134,6 @@ function compare(file: string, facts: object): void {
 
 /** Removes the temporary files and folders that atomic writes of a killed process left. */
 function clearUnfinished(folder: string): void {
-  if (!existsSync(folder)) return
   const unfinished = readdirSync(folder).filter((name) => /\.tmp-\d+$/.test(name))
   for (const name of unfinished) rmSync(path.join(folder, name), { recursive: true, force: true })
 }

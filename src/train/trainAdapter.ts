@@ -113,6 +113,7 @@ export function trainAdapter(
       },
       context,
     )
+    rotation?.before(optimizer.step) // the slice's pairs as training left the adapter
     sample(progress.step)
     return { adapter: adapterFrom(parameters, lora, options.model), progress }
   })

@@ -1,10 +1,8 @@
 import path from 'node:path'
 import type { z } from 'zod'
-import { corpusExamples } from '../data/index.ts'
 import { type DataPreview, previewDataset } from '../data/preview.ts'
-import { firstBeforeOthers } from '../distributed/group.ts'
-import { together } from '../distributed/join.ts'
 import { exportGguf } from '../export/exportGguf.ts'
+import { requireVacant } from '../formats/atomic.ts'
 import { readAdapter, writeAdapter } from '../formats/peft.ts'
 import { readPruning } from '../formats/pruningJson.ts'
 import type { GenerateOptions } from '../infer/generate.ts'
@@ -23,7 +21,7 @@ import type * as options from '../options/index.ts'
 import { pruneModel } from '../prune/prune.ts'
 import { openDevice } from '../tensor/device.ts'
 import { loadTokenizer } from '../tokenizer/tokenizer.ts'
-import { align } from '../train/align.ts'
+import { alignRun } from '../train/alignRun.ts'
 import type { RunEvent } from '../train/events.ts'
 import { type TrainResult, trainLoRAMRun } from '../train/run.ts'
 import type { Context } from './protocol.ts'
@@ -41,25 +39,13 @@ export const methods = {
     trainLoRAMRun(given, context),
 
   async prune(given: Options<typeof options.pruneCommandOptions>, { signal }: Context<RunEvent>): Promise<void> {
+    requireVacant(given.output)
     const source = openModelFolder(given.model)
     await pruneModel(source, () => loadTokenizer(given.model), given, openDevice(given.device), given.output, signal)
   },
 
-  align(given: Options<typeof options.alignCommandOptions>, context: Context<RunEvent>): Promise<void> {
-    const device = openDevice(given.device)
-    return together(device, context, async ({ emit, signal, group }) => {
-      const source = openModelFolder(given.model)
-      const { cache, sequenceLength } = given
-      const notice = (message: string) => emit({ type: 'notice', message })
-      const loading = { cache, notice, signal }
-      const dataset = await firstBeforeOthers(group, () =>
-        corpusExamples(given.data, loadTokenizer(given.model), sequenceLength, loading),
-      )
-      const folder = `${given.output}.checkpoints`
-      align(source, dataset.examples, given, device, folder, given.output, { emit, signal, group })
-      dataset.close()
-    })
-  },
+  align: (given: Options<typeof options.alignCommandOptions>, context: Context<RunEvent>): Promise<void> =>
+    alignRun(given, context),
 
   previewData: (
     given: Options<typeof options.previewOptions>,

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import {
@@ -19,66 +19,22 @@ import {
   report,
   trainLoRAM,
 } from 'loram'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { fingerprint, openCheckpoint } from '../../src/formats/huggingFace.ts'
 import { readAdapter } from '../../src/formats/peft.ts'
 import { readPruning } from '../../src/formats/pruningJson.ts'
 import { writeTinyModel } from '../cli/support.ts'
-
-const folder = mkdtempSync(path.join(os.tmpdir(), 'loram api ✨ '))
-const model = path.join(folder, 'model')
-const data = path.join(folder, 'train.jsonl')
-const text = path.join(folder, 'corpus.txt')
-
-beforeAll(() => {
-  writeTinyModel(model)
-  const records = Array.from({ length: 24 }, (_, i) => ({ prompt: `${i} plus ${i} is`, completion: ` ${2 * i}.` }))
-  writeFileSync(data, records.map((record) => `${JSON.stringify(record)}\n`).join(''))
-  writeFileSync(text, 'The quick brown fox jumps over the lazy dog. '.repeat(40))
-})
-afterAll(() => rmSync(folder, { recursive: true }))
-
-let runs = 0
-/** Ten steps on a pruned model of the tiny one; every call has an output of its own unless `over` names it. */
-const options = (over: object = {}) => ({
-  model,
-  data: { train: data, eval: data, sequenceLength: 48 },
-  prune: { ratio: 0.5, layers: [1, 3] as [number, number] },
-  lora: { rank: 4, dropout: 0.1 },
-  train: { batchSize: 4, microBatchSize: 2, learningRate: 1e-2, maxSteps: 10, epochs: 4, saveSteps: 100, evalSteps: 5 },
-  output: path.join(folder, `run ${runs++}`),
-  device: 'cpu' as const,
-  ...over,
-})
+import { abortAfter, collect, data, folder, long, model, options, text } from './support.ts'
 
 /** Mean loss of the original model on the answers. */
 async function answerLoss(over: object): Promise<number> {
   return (await evaluate({ model, data, sequenceLength: 48, device: 'cpu', ...over })).loss
 }
 
-/** So many steps that an abort after the first few comes long before the end. */
-const long = { ...options().train, maxSteps: 60, epochs: 60 }
-
 const digest = (dir: string) =>
   createHash('sha256')
     .update(readFileSync(path.join(dir, 'adapter_model.safetensors')))
     .digest('hex')
-
-async function collect(events: AsyncIterable<RunEvent>): Promise<RunEvent[]> {
-  const all: RunEvent[] = []
-  for await (const event of events) all.push(event)
-  return all
-}
-
-/** Aborts a run of `over` after `steps` steps. */
-async function abortAfter(steps: number, over: object): Promise<void> {
-  const controller = new AbortController()
-  const run = trainLoRAM({ ...options({ train: long, ...over }), signal: controller.signal })
-  const follow = async () => {
-    for await (const event of run) if (event.type === 'step' && event.step === steps) controller.abort()
-  }
-  await expect(follow()).rejects.toBeInstanceOf(AbortError)
-}
 
 describe('trainLoRAM', () => {
   test('gives events in order, a result, and an adapter with the original dimensions', async () => {
@@ -190,6 +146,13 @@ describe('trainLoRAM', () => {
     await abortAfter(3, { prune, train, output })
     await trainLoRAM(options({ prune, train, output, resume: true }))
     expect(digest(output)).toBe(digest(whole.output))
+    const answers = async () => {
+      const all = await collect(trainLoRAM(options({ prune, train, output, resume: true, log: { samples: 2 } })))
+      return all.flatMap((event) => (event.type === 'sample' && event.step === 20 ? [event.answer] : []))
+    }
+    const [first, again] = [await answers(), await answers()]
+    expect(first).toHaveLength(2)
+    expect(again).toEqual(first)
   })
 
   test('memory picks the pruning ratio where none is given', async () => {
@@ -300,6 +263,14 @@ describe('errors come with their class, code and remedy through the thread', () 
     ['rotation of single weights', { prune: { method: 'unstructured', rotate: {} } }, /structured or random/],
     ['a core of a random choice', { prune: { method: 'random', rotate: { core: 0.2 } } }, /structured with a core/],
     ['rotation and filling', { prune: { rotate: {} }, recover: { fill: 'normal' } }, /nothing is left to fill/],
+    ['filling where nothing was cut', { prune: undefined, recover: { fill: 'normal' } }, /nothing to fill/],
+    [
+      'filling where all shapes stay',
+      { prune: { method: 'unstructured' }, recover: { fill: 'normal' } },
+      /leave nothing to fill/,
+    ],
+    ['alignment without pruning', { prune: undefined, align: { data: text, steps: 1 } }, /only a pruned model/],
+    ['patience without evaluations', { data: { train: data }, train: { patience: 2 } }, /data\.evalSplit with it/],
   ])('%s is refused', async (_name, over, message) => {
     const start = async () => await trainLoRAM(options(over as object))
     await expect(start()).rejects.toMatchObject({ code: 'E_CONFIG', message: expect.stringMatching(message) })
@@ -330,6 +301,13 @@ describe('errors come with their class, code and remedy through the thread', () 
     await expect(trainLoRAM(given)).rejects.toMatchObject({ code: 'E_CONFIG' })
   })
 
+  test('a run that came to nothing leaves its folder to the next one', async () => {
+    const given = options()
+    const mistyped = { ...given, data: { train: path.join(folder, 'trian.jsonl') } }
+    await expect(trainLoRAM(mistyped)).rejects.toMatchObject({ code: 'E_DATA' })
+    await trainLoRAM(given)
+  })
+
   test.each([
     ['other options', { seed: 1 }, /seed/],
     ['tables in another form', { quantizeTables: true }, /tables "none"[\s\S]*tables "nf4"/],
@@ -356,7 +334,39 @@ describe('errors come with their class, code and remedy through the thread', () 
 
   test('a loss that is no number names the examples', async () => {
     const train = { ...options().train, learningRate: 1e30, maxGradNorm: 0 }
-    await expect(trainLoRAM(options({ train }))).rejects.toMatchObject({ code: 'E_NAN_LOSS' })
+    const found = expect.stringMatching(/^examples \d+/)
+    await expect(trainLoRAM(options({ train }))).rejects.toMatchObject({ code: 'E_NAN_LOSS', details: { found } })
+  })
+
+  test.each([
+    ['held-out loss', { learningRate: 1e38, maxSteps: 1, evalSteps: 1 }, {}, /the held-out loss after step 1/],
+    ['parameter', { learningRate: 1e39, maxSteps: 1 }, { data: { train: data } }, /a parameter of train after step 1/],
+  ])('a %s that is no number, before anything of it is kept', async (_name, train, over, message) => {
+    const given = options({ train: { ...options().train, ...train }, ...over })
+    await expect(trainLoRAM(given)).rejects.toMatchObject({
+      code: 'E_NAN_LOSS',
+      message: expect.stringMatching(message),
+    })
+    expect(readdirSync(path.join(given.output, 'run/checkpoints'))).toEqual([])
+  })
+
+  test('after a loss that is no number training goes on from the last checkpoint, more slowly', async () => {
+    const given = options({ train: { ...long, learningRate: 1e30, maxGradNorm: 0 } })
+    await abortAfter(2, { output: given.output })
+    const error = await trainLoRAM({ ...given, resume: true, forceResume: true }).then(undefined, (e: RunError) => e)
+    expect(error).toMatchObject({ code: 'E_NAN_LOSS', details: { file: expect.stringMatching(/checkpoints.step-/) } })
+    const slower = { ...given, train: { ...long, maxSteps: 6 }, resume: true, forceResume: true }
+    expect((await trainLoRAM(slower)).metrics.steps).toBe(6)
+  })
+
+  test.each([
+    ['a rank', { lora: { rank: 8, dropout: 0.1 } }],
+    ['targets', { lora: { rank: 4, dropout: 0.1, targets: ['q_proj'] } }],
+  ])('forceResume does not take %s for another', async (_name, over) => {
+    const given = options()
+    await abortAfter(1, { output: given.output })
+    const resumed = trainLoRAM(options({ output: given.output, train: long, resume: true, forceResume: true, ...over }))
+    await expect(resumed).rejects.toMatchObject({ code: 'E_RESUME', message: expect.stringContaining('lora_') })
   })
 
   test('an abort before the start', async () => {

@@ -18,6 +18,7 @@ import { cpu } from '../../src/tensor/device.ts'
 import { AdamW, adamWDefaults } from '../../src/train/adamW.ts'
 import { restoreNewest, saveCheckpoint } from '../../src/train/checkpoint.ts'
 import { ParameterSet } from '../../src/train/parameters.ts'
+import { expectError } from '../formats/scratch.ts'
 import { generator } from '../ops/support.ts'
 
 const root = mkdtempSync(path.join(os.tmpdir(), 'loram-checkpoint-'))
@@ -91,6 +92,29 @@ test('a checkpoint of a newer loram is refused', () => {
   const file = path.join(save(dir, 1), 'state.json')
   writeFileSync(file, readFileSync(file, 'utf8').replace('"format_version": 1', '"format_version": 99'))
   expect(() => restore(dir)).toThrow(/E_VERSION/)
+})
+
+test('one of the same step is replaced, and stays where that fails', () => {
+  save(dir, 1)
+  expect(save(dir, 1)).toBe(path.join(dir, 'step-00000001'))
+  const { parameters, optimizer } = empty()
+  const gather = () => {
+    throw new Error('on purpose')
+  }
+  const progress = { step: 1, batches: { epoch: 0, position: 1 }, evaluatedStep: 0, evaluationsSinceBest: 0 }
+  const failing = Object.assign(Object.create(parameters), { gather })
+  expect(() => saveCheckpoint(dir, failing, optimizer, progress, 2)).toThrow('on purpose')
+  expect(readdirSync(dir)).toEqual(['step-00000001'])
+  expect(restore(dir)).toEqual({ step: 1, damaged: [] })
+})
+
+test('one of other parameters is refused by name', () => {
+  save(dir, 1)
+  const parameters = new ParameterSet(cpu, new Map([['weight', [128, 512]]]))
+  const found = 'weight [256, 256]'
+  expectError(() => restoreNewest(dir, parameters, new AdamW(parameters, adamWDefaults), () => {}), 'E_RESUME', {
+    found,
+  })
 })
 
 test('only the newest are kept', () => {
