@@ -46,7 +46,7 @@ function run(command, args, output) {
 const changed = (file) => (existsSync(file) ? statSync(file).mtimeMs : 0)
 
 /**
- * Compiles what is older than its source or any header, as many files at once as there are processors, and links.
+ * Compiles what is older than its source, any header or the flags, as many files at once as there are processors, and links.
  * @param output of the compiler, as in child_process' `stdio`
  */
 export async function buildCuda(output = 'inherit') {
@@ -57,7 +57,8 @@ export async function buildCuda(output = 'inherit') {
   mkdirSync(path.join(root, 'build/Release'), { recursive: true })
   const native = readdirSync(path.join(root, 'native'), { recursive: true })
   const headers = native.filter((file) => /\.(h|cuh)$/.test(file))
-  const newestHeader = Math.max(...headers.map((file) => changed(path.join(root, 'native', file))))
+  const shared = [...headers.map((file) => path.join('native', file)), 'package.json', 'scripts/build-cuda.mjs']
+  const newest = Math.max(...shared.map((file) => changed(path.join(root, file))))
   const sources = execFileSync(process.execPath, ['scripts/sources.mjs', 'cuda'], { cwd: root, encoding: 'utf8' })
   const files = sources
     .trim()
@@ -66,7 +67,7 @@ export async function buildCuda(output = 'inherit') {
       source: path.join(root, source),
       object: path.join(objects, source.replaceAll('/', '-').replace('.cu', '.o')),
     }))
-  const stale = files.filter(({ source, object }) => changed(object) <= Math.max(changed(source), newestHeader))
+  const stale = files.filter(({ source, object }) => changed(object) <= Math.max(changed(source), newest))
   const worker = async () => {
     for (let file = stale.shift(); file; file = stale.shift()) {
       await run(nvcc, [...flags(), '-c', file.source, '-o', file.object], output)

@@ -58,7 +58,7 @@ Device read(const Napi::CallbackInfo& info, Op& op) {
 template <class Op>
 void call(const Napi::CallbackInfo& info) {
   Op op;
-  if (read(info, op) == Device::cpu) return cpu(op);
+  if (read(info, op) == Device::cpu) return typed(info.Env(), [&] { cpu(op); });
   const CudaEntry<Op>& entry = cudaLibrary().ops;
   typed(info.Env(), [&] { entry.run(op); });
 }
@@ -66,8 +66,9 @@ void call(const Napi::CallbackInfo& info) {
 template <class Op>
 void callOnHost(const Napi::CallbackInfo& info) {
   Op op;
-  read(info, op);
-  cpu(op);
+  if (read(info, op) != Device::cpu)
+    throw Napi::TypeError::New(info.Env(), std::string(Op::name) + ": only on the CPU");
+  typed(info.Env(), [&] { cpu(op); });
 }
 
 template <class... Op, class... HostOp>

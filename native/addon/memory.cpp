@@ -56,7 +56,7 @@ void copyRange(const Napi::CallbackInfo& info, Copy copy) {
   const View view = Memory::of(info.Env()).view(info.Env());
   auto bytes = info[1].As<Napi::Uint8Array>();
   const size_t begin = sizeArgument(info[0]), end = begin + bytes.ByteLength();
-  if (end > static_cast<size_t>(view.tensor.elements() * bytesPerElement(view.tensor.dtype))) {
+  if (end < begin || end > static_cast<size_t>(view.tensor.elements() * bytesPerElement(view.tensor.dtype))) {
     throw Napi::RangeError::New(info.Env(), "a copy reaches past the end of its tensor");
   }
   typed(info.Env(), [&] {
@@ -73,11 +73,18 @@ void download(const Napi::CallbackInfo& info) {
   copyRange(info, [](const Storage& storage, const Pieces& pieces, void* host) { storage.download(pieces, host); });
 }
 
-// fill(byte): all of the tensor in the frame.
+// fill(byte): all of the tensor in the frame. On the GPU that is the padding of its rows too; on the CPU what lies between
+// rows belongs to others.
 void fill(const Napi::CallbackInfo& info) {
   const View view = Memory::of(info.Env()).view(info.Env());
   const auto value = static_cast<uint8_t>(info[0].As<Napi::Number>().Uint32Value());
-  typed(info.Env(), [&] { view.storage->fill(view.offset, value, static_cast<size_t>(view.tensor.bytes())); });
+  const Tensor& tensor = view.tensor;
+  const bool isWhole = view.storage->device != Device::cpu || tensor.pitch == tensor.columns();
+  const int64_t rows = isWhole ? 1 : tensor.rows(), size = bytesPerElement(tensor.dtype);
+  const int64_t bytes = isWhole ? tensor.bytes() : tensor.columns() * size;
+  typed(info.Env(), [&] {
+    for (int64_t i = 0; i < rows; i++) view.storage->fill(view.offset + i * tensor.pitch * size, value, bytes);
+  });
 }
 
 // transfer(): copies the first tensor in the frame over the second, padding included.
@@ -153,8 +160,11 @@ View Memory::view(Napi::Env env, size_t field) const {
   tensor.rank = static_cast<int>(fields[4]);
   if (tensor.rank > maxRank) throw Napi::RangeError::New(env, "a tensor has at most 4 dimensions");
   for (int i = 0; i < tensor.rank; i++) tensor.shape[i] = static_cast<int64_t>(fields[5 + i]);
-  if (view.offset + static_cast<size_t>(tensor.bytes()) > view.storage->bytes) {
-    throw Napi::RangeError::New(env, "a tensor reaches past the end of its memory");
+  const bool isNegative =
+      fields[1] < 0 || std::any_of(fields + 5, fields + 5 + tensor.rank, [](double n) { return n < 0; });
+  if (isNegative || view.offset > view.storage->bytes ||
+      static_cast<size_t>(tensor.bytes()) > view.storage->bytes - view.offset) {
+    throw Napi::RangeError::New(env, "a tensor reaches past its memory");
   }
   tensor.data = static_cast<char*>(view.storage->data) + view.offset;
   return view;

@@ -28,9 +28,4 @@ void forDtype(DType dtype, Body body) {
   forFloat(dtype, body);
 }
 
-template <class T>
-__device__ T fromFloat(float value) {
-  return T(value);  // rounds to nearest even
-}
-
 }  // namespace loram

@@ -12,7 +12,7 @@
 
 namespace loram {
 
-constexpr int panelColumns = 64, chunkElements = 8;
+constexpr int panelColumns = 64;
 
 __device__ inline uint32_t sharedAddress(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));

@@ -7,6 +7,10 @@
 #pragma once
 #include "mma.cuh"
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900 && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#error "for Hopper compile sm_90a: sm_90 leaves these kernels empty"
+#endif
+
 namespace loram {
 
 // Names a tile to wgmma: `address` is that of its first row and depth, `panelBytes` the distance of its panels.

@@ -329,10 +329,3 @@ function stretch(frequency: number, scaling: RopeScaling): number {
   const share = Math.min(1, Math.max(0, (turns - lowFreqFactor) / (highFreqFactor - lowFreqFactor)))
   return share * frequency + (1 - share) * slow
 }
-
-/** config.json to write with a changed model: the original's, with what loram may change (dtype, tied embeddings) from `config`. */
-export function toConfigJson(original: Json, config: LlamaConfig): Record<string, unknown> {
-  const name = Object.entries(dtypeNames).find(([, dtype]) => dtype === config.dtype)?.[0]
-  const dtypeKey = 'torch_dtype' in original ? 'torch_dtype' : 'dtype'
-  return { ...original, [dtypeKey]: name, tie_word_embeddings: config.tieWordEmbeddings }
-}

@@ -12,9 +12,6 @@ export function cast(x: Tensor, dtype: DType): Tensor {
   return y
 }
 
-/** A copy of `x` of any shape. */
-export const copy = (x: Tensor): Tensor => cast(x, x.dtype)
-
 /** Overwrites `y` with the values of `x`, of the same shape, rounded to nearest even where the dtypes differ. */
 export function copyInto(x: Tensor, y: Tensor): void {
   const dimensions = dimensionsOf(x)

@@ -30,9 +30,9 @@ export interface GemmOptions {
 export function gemm(a: Tensor, b: Tensor, c: Tensor, options: GemmOptions = {}): void {
   const { transposeA = false, transposeB = false, alpha = 1, beta = 0, lowRank } = options
   match('gemm', {
-    a: [a, transposeA ? 'K M' : 'M K', 'float'],
-    b: [b, transposeB ? 'N K' : 'K N', 'f32 bf16'],
-    c: [c, 'M N', 'float'],
+    a: [a, transposeA ? 'K M' : 'M K', 'float', 'strided'],
+    b: [b, transposeB ? 'N K' : 'K N', 'f32 bf16', 'strided'],
+    c: [c, 'M N', 'float', 'strided'],
     ...lowRankParts(lowRank, a, transposeB ? 'N r' : 'r N'),
   })
   call('gemm', a, b, c, transposeA, transposeB, alpha, beta, lowRank?.left, lowRank?.right)
@@ -41,5 +41,8 @@ export function gemm(a: Tensor, b: Tensor, c: Tensor, options: GemmOptions = {})
 /** What the parts of a low-rank product must be, for `match`; `right` names the dimensions of the right one. */
 export function lowRankParts(lowRank: LowRank | undefined, like: Tensor, right: string | readonly (string | number)[]) {
   if (!lowRank) return {}
-  return { left: [lowRank.left, 'M r', like.dtype], right: [lowRank.right, right, 'float'] } as const
+  return {
+    left: [lowRank.left, 'M r', like.dtype, 'strided'],
+    right: [lowRank.right, right, 'float', 'strided'],
+  } as const
 }

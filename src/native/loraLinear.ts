@@ -50,8 +50,8 @@ export function loraOutputBackward(dy: Tensor, b: Tensor, u: Tensor, d: Tensor, 
   match('loraOutputBackward', {
     dy: [dy, 'T N', 'float'],
     b: [b, 'N r', 'float'],
-    u: [u, 'T r', dy.dtype],
-    d: [d, 'T r', dy.dtype],
+    u: [u, 'T r', dy.dtype, 'strided'],
+    d: [d, 'T r', dy.dtype, 'strided'],
     db: [db, 'N r', 'f32'],
   })
   call('loraOutputBackward', dy, b, u, d, db, scale)
@@ -83,7 +83,7 @@ export function loraInputBackward(
 ): void {
   const { dropout = 0, seed = 0, stream = 0 } = options
   match('loraInputBackward', {
-    d: [d, 'T r', x.dtype],
+    d: [d, 'T r', x.dtype, 'strided'],
     x: [x, 'T K', 'float'],
     a: [a, 'r K', 'float'],
     ...(dx && { dx: [dx, 'T K', x.dtype] as const }),

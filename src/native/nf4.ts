@@ -104,8 +104,8 @@ export function nf4Gemm(x: Tensor, weight: Nf4Weight, y: Tensor, options: Nf4Gem
   const { transposed = false, beta = 0, lowRank } = options
   const [rows, columns] = weight.shape
   match('nf4Gemm', {
-    x: [x, ['M', transposed ? rows : columns], 'float'],
-    y: [y, ['M', transposed ? columns : rows], x.dtype],
+    x: [x, ['M', transposed ? rows : columns], 'float', 'strided'],
+    y: [y, ['M', transposed ? columns : rows], x.dtype, 'strided'],
     packed: [weight.packed, 'bytes', 'u8'],
     ...lowRankParts(lowRank, x, transposed ? ['r', columns] : [rows, 'r']),
   })
@@ -116,7 +116,8 @@ export function nf4Gemm(x: Tensor, weight: Nf4Weight, y: Tensor, options: Nf4Gem
 
 /**
  * Memory beside its tensors that {@link nf4Gemm} takes on the GPU for more than a few rows of `x`: the weight in bf16, or as
- * many whole tiles of its rows as 128 MiB hold. `native/ops/gemm/cuda.cu` takes the same.
+ * many whole tiles of its rows as 128 MiB hold. `native/ops/gemm/cuda.cu` takes the same on Hopper, and on others, which decode
+ * within a product, less.
  */
 export function nf4ScratchBytes([rows, columns]: Nf4Weight['shape'], device: Device): number {
   const row = bytesOn(device, [1, columns], 'bf16')

@@ -3,9 +3,15 @@ import type { Device, Tensor } from '../tensor/tensor.ts'
 
 /**
  * A tensor, the names of its dimensions in order (`'rows dim'`, or `['rows', 64]` where a size is known), and the dtypes it
- * may have (`'f32 bf16'`; `'float'` are those that its device computes in: f32, and its dtype of activations).
+ * may have (`'f32 bf16'`; `'float'` are those that its device computes in: f32, and its dtype of activations). On the CPU a
+ * matrix must be whole unless it is `'strided'`, and may be columns of a wider one.
  */
-type Rule = readonly [tensor: Tensor, dimensions: string | readonly Dimension[], dtypes: string]
+type Rule = readonly [
+  tensor: Tensor,
+  dimensions: string | readonly Dimension[],
+  dtypes: string,
+  layout?: 'strided' | undefined,
+]
 type Dimension = string | number
 
 type Words<S> = S extends `${infer First} ${infer Rest}` ? First | Words<Rest> : S
@@ -30,7 +36,7 @@ export function match<const Rules extends Record<string, Rule>>(op: string, rule
 
 // A step calls this a thousand times: what follows takes no memory.
 
-function fits([tensor, dimensions, dtypes]: Rule, device: Device, sizes: Record<string, number>): boolean {
+function fits([tensor, dimensions, dtypes, layout]: Rule, device: Device, sizes: Record<string, number>): boolean {
   const { shape } = tensor
   const wanted = dimensionsOf(dimensions)
   if (wanted.length !== shape.length) return false
@@ -39,8 +45,12 @@ function fits([tensor, dimensions, dtypes]: Rule, device: Device, sizes: Record<
     if (typeof dimension === 'string') sizes[dimension] ??= shape[i]!
     if (shape[i] !== (typeof dimension === 'string' ? sizes[dimension] : dimension)) return false
   }
+  if (layout !== 'strided' && isStrided(tensor)) return false
   return tensor.device.kind === device.kind && dtypesOf(dtypes, device).includes(tensor.dtype)
 }
+
+const isStrided = ({ device, shape, pitch }: Tensor) =>
+  device.kind === 'cpu' && shape.length > 1 && pitch !== shape.at(-1)
 
 const floats = { f32: ['f32'], bf16: ['f32', 'bf16'] } as const
 
@@ -74,6 +84,6 @@ function misfit(
   return new OpError('E_OP', `${op}: ${name} does not fit`, {
     tensor: name,
     expected: `[${wanted.join(', ')}] ${dtypesOf(dtypes, device).join(' or ')} on ${device.kind}`,
-    found: `[${shape.join(', ')}] ${dtype} on ${tensor.device.kind}`,
+    found: `[${shape.join(', ')}] ${dtype} on ${tensor.device.kind}${isStrided(tensor) ? ', columns of a wider matrix' : ''}`,
   })
 }

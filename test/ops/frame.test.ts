@@ -1,9 +1,11 @@
 import { expect, test } from 'vitest'
 import { call } from '../../src/native/call.ts'
+import { cast } from '../../src/native/cast.ts'
 import { pass } from '../../src/native/frame.ts'
 import { addon } from '../../src/native/load.ts'
+import { sparseGpt } from '../../src/native/sparse.ts'
 import { cpu } from '../../src/tensor/device.ts'
-import { Tensor } from '../../src/tensor/tensor.ts'
+import { Tensor, tensorFrom } from '../../src/tensor/tensor.ts'
 
 const at = (byteOffset: number, shape: readonly number[]) =>
   new Tensor(cpu, shape, 'f32', { ...cpu.empty([4], 'f32').memory, byteOffset })
@@ -19,10 +21,33 @@ test('fields lie in the frame as the addon reads them', () => {
 
 test('what is not in memory is refused', () => {
   const tensor = at(0, [4])
-  expect(() => at(4, [4]).read()).toThrow(/reaches past the end of its memory/)
+  expect(() => at(4, [4]).read()).toThrow(/reaches past its memory/)
+  expect(() => at(-4, [2]).read()).toThrow(/reaches past its memory/)
+  expect(() => at(2 ** 40, [0]).read()).toThrow(/reaches past its memory/)
+  expect(() => call('cast', at(0, [-1]), tensor)).toThrow(/reaches past its memory/)
+  expect(() => tensor.write(new Float32Array(1), -4)).toThrow(/past the end of its tensor/)
   expect(() => at(0, [1, 1, 1, 1, 1]).read()).toThrow(/at most 4 dimensions/)
   expect(() => call('cast', tensor)).toThrow(/cast: not its fields/)
   expect(() => call('cast', tensor, tensor, 1)).toThrow(/cast: not its fields/)
   const foreign = new Tensor(cpu, [4], 'f32', { storage: { slot: 1e6 }, byteOffset: 0 })
   expect(() => call('cast', tensor, foreign)).toThrow(/expected memory of this addon/)
+})
+
+test('columns of a wider matrix are taken where an op looks at them alone, and refused elsewhere', () => {
+  const matrix = tensorFrom(
+    cpu,
+    Float32Array.from({ length: 12 }, (_, i) => i),
+    [3, 4],
+  )
+  const columns = matrix.columns(1, 3)
+  expect(Array.from(columns.read() as Float32Array)).toEqual([1, 2, 5, 6, 9, 10])
+  expect(() => cast(columns, 'f32')).toThrow(/E_OP.*cast: x does not fit[\s\S]*columns of a wider matrix/)
+  expect(Array.from(cast(matrix.rows(1, 3), 'f32').read() as Float32Array)).toEqual([4, 5, 6, 7, 8, 9, 10, 11])
+  columns.zero()
+  expect(Array.from(matrix.read() as Float32Array)).toEqual([0, 0, 0, 3, 4, 0, 0, 7, 8, 0, 0, 11])
+})
+
+test('memory that there is not is an error of its kind', () => {
+  const [w, h] = [cpu.empty([1, 4], 'f32'), cpu.empty([4, 4], 'f32')]
+  expect(() => sparseGpt(w, h, h, { n: 1, m: 2 }, 2 ** 44)).toThrow(/E_MEMORY/)
 })

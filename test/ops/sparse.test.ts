@@ -144,6 +144,18 @@ describe('SparseGPT', () => {
   })
 })
 
+describe('refuses', () => {
+  const [w, h] = [cpu.empty([2, 64], 'f32'), cpu.empty([64, 64], 'f32')]
+  test.each([
+    ['groups of none', () => cutLeast(w, 1, 0)],
+    ['more than a group has', () => cutLeast(w, 5, 4)],
+    ['groups that rows do not divide into', () => cutLeast(w, 1, 3)],
+    ['groups wider than SparseGPT looks at', () => sparseGpt(w, h, h, { n: 32, m: 64 })],
+    ['a share that leaves nothing', () => sparseGpt(w, h, h, { ratio: 1 })],
+    ['a block that ends within a group', () => sparseGpt(w, h, h, { n: 2, m: 4 }, 6)],
+  ])('%s', (_name, cut) => expect(cut).toThrow(/E_OP.*cannot cut so/))
+})
+
 onEveryDevice('keepZeros', (device) => {
   test('zeroes the gradient of what is 0', () => {
     const parameters = tensorFrom(device, Float32Array.of(0, 1, -0, 3, 1e-40, 0), [2, 3])

@@ -7,7 +7,7 @@ import { blockForward } from '../../src/model/block.ts'
 import { disposeLayer, embed, type Model, moduleOf, type Projection, projectionNames } from '../../src/model/model.ts'
 import { openModelFolder } from '../../src/model/open.ts'
 import { readTensor } from '../../src/model/weights.ts'
-import { cast, copy } from '../../src/native/cast.ts'
+import { cast } from '../../src/native/cast.ts'
 import { dequantizeNf4, quantizeNf4 } from '../../src/native/nf4.ts'
 import { inverseFactor, sparseGpt } from '../../src/native/sparse.ts'
 import { inputsOf } from '../../src/prune/calibration.ts'
@@ -69,7 +69,7 @@ function eachInput(dir: string, visit: (layer: number, projection: Projection, x
       const x = embed(mixed, tokens.ids)
       const outputs = mixed.layers.map((one, i) => {
         const y = i < layer ? x : undefined
-        return blockForward(one, mixed.constants, copy(x), y, tokens)
+        return blockForward(one, mixed.constants, cast(x, x.dtype), y, tokens)
       })
       const { h1, heads, h2, a } = outputs.at(-1)!
       return { attention: toArray(h1().y), heads: toArray(heads.y), mlp: toArray(h2().y), channels: toArray(a()) }

@@ -2,8 +2,8 @@
 // Layout   either operand runs along the reduction (byDepth) or across it (byPosition); see operands.cuh for the
 //          sources
 // Tile     128 x 128 x 64 by 8 warps of 64 x 32, or smaller ones by 4 warps where c is small or narrow; 3 stages of
-//          swizzled panels (mma.cuh): at most 96 KB of shared memory, so that the 99 KB of sm_86 and sm_89 suffice.
-//          Results go out through shared memory, 16 bytes a thread
+//          swizzled panels (mma.cuh): at most 96 KB of shared memory, and 3 KB with the code book of NF4, so that the
+//          99 KB of sm_86, sm_89 and sm_120 just suffice. Results go out through shared memory, 16 bytes a thread
 // Stages   bf16 arrives by cp.async two tiles ahead; a source that must be decoded (NF4, dropout) is loaded into
 //          registers before a tile's products and written to shared memory after them
 // Depth    where tiles are too few for the GPU the reduction is split over blockIdx.y, each part into its own f32

@@ -21,6 +21,16 @@ struct Square {
 
 constexpr int64_t leaf = 64;
 
+// Rows of the upper half, whole leaves.
+int64_t upperHalf(int64_t n) { return (n / 2 + leaf - 1) / leaf * leaf; }
+
+// Values of scratch that invertFactor takes, about n^2 / 3.
+int64_t scratchOf(int64_t n) {
+  if (n <= leaf) return 0;
+  const int64_t n1 = upperHalf(n), n2 = n - n1;
+  return std::max(scratchOf(n1), n1 * n2 + scratchOf(n2));
+}
+
 // L^-1 for a = L L^T in place, in double, with zeros above the diagonal. False if a is not positive definite.
 bool invertSmallFactor(const Square& a) {
   double l[leaf][leaf], inverse[leaf][leaf] = {};
@@ -45,10 +55,10 @@ bool invertSmallFactor(const Square& a) {
 
 // The same for any size, by halves, so that all work lies in large products: with a = [a11 ; a21 a22],
 //   X11 = L11^-1,  L21 = a21 X11^T,  X22 from a22 - L21 L21^T,  X21 = -X22 L21 X11.
-// Only the lower half of `a` is read. `scratch` holds n^2 / 3 values.
+// Only the lower half of `a` is read.
 bool invertFactor(const Square& a, float* scratch) {
   if (a.n <= leaf) return invertSmallFactor(a);
-  const int64_t n1 = (a.n / 2 + leaf - 1) / leaf * leaf, n2 = a.n - n1;
+  const int64_t n1 = upperHalf(a.n), n2 = a.n - n1;
   const Square first{n1, a.data, a.stride}, second{n2, a.row(n1) + n1, a.stride};
   float *below = a.row(n1), *panel = scratch;
   if (!invertFactor(first, scratch)) return false;
@@ -105,7 +115,7 @@ void cpu(const InverseFactor& op) {
   // U is L^-1 of H read backwards, itself read backwards: H = R R^T with R = U^-1 upper triangular.
   parallelFor(n, [&](int64_t i) { std::reverse_copy(h + i * n, h + (i + 1) * n, u + last - i * n - n + 1); });
   for (int64_t i = 0; i < n; i++) u[last - i * (n + 1)] = diagonal(i) + damping;
-  std::vector<float> scratch(n * n / 3 + 1);
+  std::vector<float> scratch(scratchOf(n));
   *op.succeeded.as<int32_t>() = invertFactor({n, u, n}, scratch.data());
   std::reverse(u, u + n * n);
 }
