@@ -16,28 +16,37 @@ if (lines.length === 0) {
   process.exit(1)
 }
 
+/** What the steps of a column have in common, and what its horizontal axis counts. */
 const titles = {
-  sequenceLength: () => 'tokens of one sequence',
-  microBatchSize: ({ sequenceLength }) => `sequences of ${sequenceLength} tokens`,
-  rank: () => 'rank',
+  sequenceLength: ({ microBatchSize, rank }) => [`${microBatchSize} sequence, rank ${rank}`, 'tokens in the sequence'],
+  microBatchSize: ({ sequenceLength, rank }) => [`n x ${sequenceLength} tokens, rank ${rank}`, 'sequences (n)'],
+  rank: ({ microBatchSize, sequenceLength }) => [`${microBatchSize} x ${sequenceLength} tokens`, 'rank'],
 }
+const modelNames = { 'llama-8b': 'Llama 3.1 8B shape', tiny: 'tiny shape' }
 const { gpu, cpu } = lines.at(-1)
 const byCase = new Map(lines.filter((line) => line.gpu === gpu && line.cpu === cpu).map((line) => [line.case, line]))
 
 const [width, height] = [340, 200]
 const margin = { top: 24, right: 24, bottom: 40, left: 72 }
+/** The title of all charts, and below it those of the columns. */
+const heading = 48
+
+const axes = axesFor({ kind: gpu ? 'cuda' : 'cpu' })
+const { model } = axes[0].cases[0]
 
 /** Tokens per second above memory, both from zero, so that heights compare. */
-const charts = axesFor({ kind: gpu ? 'cuda' : 'cpu' }).flatMap(({ along, cases }, column) => {
+const charts = axes.flatMap(({ along, cases }, column) => {
   const measured = cases.flatMap((options) => byCase.get(options.case) ?? [])
   const x = scaleLog([cases[0][along], cases.at(-1)[along]], [margin.left, width - margin.right]).base(2)
   const ticks = cases.map((options) => options[along])
+  const [fixed, counted] = titles[along](cases[0])
   const place = (row, title, measure) => {
     const points = measured.map((result) => [result[along], measure(result)])
-    const xTitle = row === 1 ? titles[along](cases[0]) : ''
-    return `<g transform="translate(${column * width}, ${24 + row * height})">${chart(x, ticks, points, title, xTitle)}</g>`
+    const xTitle = row === 1 ? counted : ''
+    return `<g transform="translate(${column * width}, ${heading + row * height})">${chart(x, ticks, points, title, xTitle)}</g>`
   }
   return [
+    `<text x="${column * width + margin.left}" y="40" font-weight="bold">${fixed}</text>`,
     place(0, 'tokens per second', ({ tokensPerSecond }) => tokensPerSecond),
     place(1, 'GB at the peak', ({ peakBytes }) => peakBytes / 1e9),
   ]
@@ -66,11 +75,10 @@ function chart(x, ticks, points, title, xTitle) {
   ].join('')
 }
 
-const columns = charts.length / 2
-const subject = `QLoRA steps, ${gpu ?? cpu}`
+const subject = `QLoRA steps, ${modelNames[model]}, NF4, ${gpu ? `one ${gpu.replace(/^NVIDIA | HBM\d\w*$/g, '')}` : cpu}`
 writeFileSync(
   output,
-  `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${columns * width} ${24 + 2 * height}" font-family="sans-serif" font-size="11">
+  `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${axes.length * width} ${heading + 2 * height}" font-family="sans-serif" font-size="11">
 <title>${subject}: tokens per second and peak memory</title>
 <rect width="100%" height="100%" fill="white"/><text x="${margin.left}" y="16" font-size="13">${subject}</text>
 ${charts.join('\n')}

@@ -1,4 +1,4 @@
-// Packs what is published, from a built tree:  node scripts/pack.mjs [folder, default build/packages]
+// Packs what is published, from a built tree; package.json is private, so that nothing else is published by mistake:  node scripts/pack.mjs [folder, default build/packages]
 //   loram                   TypeScript's output, and the native sources for `loram build`. No install script, and no
 //                           binding.gyp at its root, which npm would build
 //   @loram/cpu-linux-x64    the addon, which loram names as an optional dependency
@@ -16,9 +16,14 @@ const largestTarball = 80e6
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const out = path.resolve(process.argv[2] ?? path.join(root, 'build/packages'))
-const { scripts, devDependencies, binary, gypfile, ...manifest } = JSON.parse(
-  readFileSync(path.join(root, 'package.json'), 'utf8'),
-)
+const {
+  private: _,
+  scripts,
+  devDependencies,
+  binary,
+  gypfile,
+  ...manifest
+} = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'))
 const { version, license, engines, repository } = manifest
 const [addon, cudaLibrary] = ['build/Release/loram.node', 'build/Release/loram_cuda.so']
 const [addonPackage, cudaPackage] = ['@loram/cpu-linux-x64', '@loram/cuda-linux-x64']
@@ -65,6 +70,7 @@ function packLibrary(name, description, files) {
     type: 'commonjs',
     main: library,
     files,
+    publishConfig: { access: 'public' },
   })
 }
 

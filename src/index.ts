@@ -7,7 +7,21 @@ export { align, evaluate, exportModel, merge, previewData, prune, recover } from
 export { type TrainingRun, trainLoRAM } from './api/trainLoRAM.ts'
 export type { DataPreview, Sample } from './data/preview.ts'
 export type { DataStatistics } from './data/statistics.ts'
-export * from './errors.ts'
+export {
+  AbortError,
+  AdapterError,
+  ConfigError,
+  DataError,
+  DeviceError,
+  type ErrorDetails,
+  FileError,
+  LoramError,
+  MemoryError,
+  ModelError,
+  OpError,
+  PlanError,
+  RunError,
+} from './errors.ts'
 export type { AdapterCheck, Finding } from './export/checkAdapter.ts'
 export type { Generation } from './infer/loadedModel.ts'
 export type { Evaluation } from './infer/perplexity.ts'

@@ -1,5 +1,5 @@
 import { attention, attentionBackward } from '../../dist/native/attention.js'
-import { copy } from '../../dist/native/cast.js'
+import { cast } from '../../dist/native/cast.js'
 import { gemm } from '../../dist/native/gemm.js'
 import { dequantizeNf4, nf4Gemm, quantizeNf4 } from '../../dist/native/nf4.js'
 import { Arena } from '../../dist/tensor/arena.js'
@@ -153,6 +153,8 @@ const prepare = {
       attentionBackward(dy, q, k, v, y, lse, bounds, options.headDim),
     ),
 }
+
+const copy = (tensor) => cast(tensor, tensor.dtype)
 
 function prepareGemm({ m, n, k, orientation }, arena) {
   const { transposeA, transposeB } = orientations[orientation]

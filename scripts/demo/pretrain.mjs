@@ -5,6 +5,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { ProgressDisplay } from '../../dist/cli/progress.js'
 import { corpusExamples } from '../../dist/data/index.js'
+import { alone } from '../../dist/distributed/group.js'
 import { writeFileAtomic } from '../../dist/formats/atomic.js'
 import { writeCheckpoint } from '../../dist/formats/huggingFace.js'
 import { formatJson } from '../../dist/formats/json.js'
@@ -68,7 +69,7 @@ const source = openModelFolder(untrained)
 const { examples } = await corpusExamples(corpus, loadTokenizer(untrained), sequenceLength)
 const trainable = openTrainable(source, [...expectedTensors(source.config).keys()], cpu)
 const display = new ProgressDisplay()
-const context = { emit: (event) => display.event(event), signal: { aborted: false } }
+const context = { emit: (event) => display.event(event), signal: { aborted: false }, group: alone }
 alignModel(trainable, examples, training, path.join(work, 'checkpoints'), context)
 display.done()
 writeAligned(source.checkpoint, trainable.parameters, path.join(work, 'trained'))

@@ -1,6 +1,5 @@
 import type { z } from 'zod'
-import type { Generation } from '../infer/loadedModel.ts'
-import type { Evaluation } from '../infer/perplexity.ts'
+import type { DataEvaluation, Generation } from '../infer/loadedModel.ts'
 import type { Prompt } from '../infer/prompt.ts'
 import type { TaskScore } from '../infer/tasks/index.ts'
 import type { Loading } from '../model/open.ts'
@@ -21,7 +20,9 @@ import { WorkerClient } from '../worker/client.ts'
 import { EventLog } from '../worker/eventLog.ts'
 
 /** What an evaluation gives: with a `task` how many answers were right, else the perplexity. */
-export type EvaluationOf<Options extends EvaluateOptions> = Options extends { task: object } ? TaskScore : Evaluation
+export type EvaluationOf<Options extends EvaluateOptions> = Options extends { task: object }
+  ? TaskScore
+  : DataEvaluation
 
 /** A model in a worker thread of its own. */
 export interface LargeModel {
@@ -82,15 +83,24 @@ function withPrompt({ prompt, chat, ...options }: z.output<typeof generateOption
   return { ...options, prompt: chat ? [{ role: 'user' as const, content: prompt }] : prompt }
 }
 
+/** What is generated, in pieces. Whoever stops to iterate ends it. */
 async function* pieces(
   client: WorkerClient,
   options: z.output<typeof samplingOptions> & { prompt: Prompt },
   signal: AbortSignal | undefined,
 ): AsyncGenerator<string, void> {
+  const left = new AbortController()
   const log = new EventLog<string>()
-  const done = client.call('generate', options, { signal, onEvent: (text) => log.push(text) })
+  const done = client.call('generate', options, {
+    signal: AbortSignal.any([left.signal, ...(signal ? [signal] : [])]),
+    onEvent: (text) => log.push(text),
+  })
   const end = () => log.end()
   done.then(end, end)
-  yield* log
-  await done
+  try {
+    yield* log
+    await done
+  } finally {
+    left.abort()
+  }
 }

@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 import type { z } from 'zod'
+import { ConfigError } from '../errors.ts'
 import { isLeader } from '../ranks.ts'
 import { readConfigFile } from './configFile.ts'
 import { fieldsOf, flagOf } from './fields.ts'
@@ -39,7 +40,10 @@ export function addCommand(program: Command, spec: CommandSpec) {
   added.action(async () => {
     const { json = false, ...flags } = added.opts()
     const [given] = added.args
-    if (argument && given !== undefined) flags[argument] = isList ? added.args : given
+    if (argument && given !== undefined) {
+      if (argument in flags) throw givenTwice(argument)
+      flags[argument] = isList ? added.args : given
+    }
     const config = takesConfigFile && given !== undefined ? readConfigFile(given) : undefined
     const result = await run(resolveOptions(options, flags, config), json)
     if (!isLeader()) return
@@ -47,6 +51,13 @@ export function addCommand(program: Command, spec: CommandSpec) {
     else process.stdout.write(`${show(result)}\n`)
   })
 }
+
+const givenTwice = (argument: string) =>
+  new ConfigError('E_CONFIG', `${argument} is given twice`, {
+    field: argument,
+    found: `arguments, and ${flagOf(argument)}`,
+    remedy: 'give all of it one way',
+  })
 
 const groupOf = (program: Command, name: string): Command =>
   program.commands.find((known) => known.name() === name) ??

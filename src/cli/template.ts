@@ -4,7 +4,7 @@ import { type Field, keyOf, type Section, sectionOf } from './fields.ts'
 
 /**
  * A schema as a commented YAML file: every option with what it is and its default, or what `values` (nested) give it.
- * Options that may stay away begin with # and no blank; a section all of whose options have defaults is written out, unless
+ * Optional ones are commented out with # and no space; a section all of whose options have defaults is written out, unless
  * it lies in another and is off by default.
  */
 export function configTemplate(schema: z.ZodObject, values: Record<string, unknown>): string {

@@ -7,12 +7,16 @@ import { TextStream } from './textStream.ts'
 import { TokenSequence } from './tokenSequence.ts'
 
 export interface GenerateOptions extends SampleOptions {
-  maxNewTokens: number
+  /** Default: a usual number, or as many as there is room for. */
+  maxNewTokens?: number | undefined
   /** Text that ends generation; it is not part of the result. */
   stop: readonly string[]
 }
 
-export const generateDefaults: GenerateOptions = {
+/** The same, decided. */
+type Decided = GenerateOptions & { maxNewTokens: number }
+
+export const generateDefaults: Decided = {
   maxNewTokens: 128,
   temperature: 0,
   topK: 0,
@@ -25,7 +29,7 @@ export const generateDefaults: GenerateOptions = {
 export function* generateTokens(
   model: Model,
   prompt: readonly number[],
-  options: Pick<GenerateOptions, 'maxNewTokens'> & SampleOptions,
+  options: Pick<Decided, 'maxNewTokens'> & SampleOptions,
 ): Generator<number, void> {
   const adapter = pairsIn(model)
   const sequence = new TokenSequence(prompt, adapter, model.config.eosTokenIds, options)
@@ -49,7 +53,7 @@ export function* generateText(
   model: Model,
   tokenizer: Tokenizer,
   prompt: readonly number[],
-  options: GenerateOptions,
+  options: Decided,
   tokenIds: number[] = [],
 ): Generator<string, void> {
   const stream = new TextStream(tokenizer, options.stop)

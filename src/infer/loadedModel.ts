@@ -1,6 +1,8 @@
 import type { z } from 'zod'
 import { firstOf } from '../data/encode.ts'
+import { dataFiles } from '../data/files.ts'
 import { corpusExamples, loadExamples } from '../data/index.ts'
+import type { DataStatistics } from '../data/statistics.ts'
 import { AbortError, ConfigError } from '../errors.ts'
 import { readAdapter } from '../formats/peft.ts'
 import { type Pairs, pairsOf, requireBase, usePairs } from '../lora/attach.ts'
@@ -10,9 +12,9 @@ import type { evaluateOptions, inferenceOptions } from '../options/index.ts'
 import { openDevice } from '../tensor/device.ts'
 import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts'
 import { type Context, type StopSignal, stopIfAborted } from '../worker/protocol.ts'
-import { type GenerateOptions, generateText } from './generate.ts'
+import { type GenerateOptions, generateDefaults, generateText } from './generate.ts'
 import { type Evaluation, evaluateExamples } from './perplexity.ts'
-import { type Prompt, promptIds } from './prompt.ts'
+import { isIds, type Prompt, promptIds } from './prompt.ts'
 
 /** A model that is ready to compute, with its tokenizer. */
 export interface LoadedModel {
@@ -41,25 +43,31 @@ export function loadWithAdapters(
   return { loaded: { model, tokenizer, loading }, adapters: trained.map((adapter) => pairsOf(model, adapter)) }
 }
 
+/** With what `sequenceLength` took from records: of all the data, whatever `limit` evaluates of them. */
+export type DataEvaluation = Evaluation & Pick<DataStatistics, 'truncated' | 'masked'>
+
 /** Perplexity of data: of the answers of records, of every token of running text. */
 export async function evaluateData(
   { model, tokenizer }: LoadedModel,
   { data, format, sequenceLength, microBatchSize, limit }: z.output<typeof evaluateOptions>,
   signal: StopSignal,
-): Promise<Evaluation> {
-  const dataset =
-    format === 'text'
-      ? await corpusExamples(data, tokenizer, sequenceLength, { signal })
-      : await loadExamples(data, tokenizer, { sequenceLength, ...(format !== 'auto' && { format }) }, { signal })
+): Promise<DataEvaluation> {
+  const isText = format === 'text' || (format === 'auto' && dataFiles(data).every(isTextFile))
+  const dataset = isText
+    ? await corpusExamples(data, tokenizer, sequenceLength, { signal })
+    : await loadExamples(data, tokenizer, { sequenceLength, ...(format !== 'auto' && { format }) }, { signal })
   try {
     const examples = firstOf(dataset.examples, limit)
     const result = evaluateExamples(model, examples, { microBatchSize, sequenceLength }, signal)
     if (!result) throw new AbortError('evaluate was aborted')
-    return result
+    const { truncated, masked } = dataset.statistics
+    return { ...result, truncated, masked }
   } finally {
     dataset.close()
   }
 }
+
+const isTextFile = (file: string) => /\.(txt|md)(\.gz)?$/.test(file)
 
 export interface Generation {
   text: string
@@ -68,7 +76,13 @@ export interface Generation {
   tokensPerSecond: number
 }
 
-/** Generates text after a prompt; every piece is emitted as it comes. */
+/** New tokens of an answer in a conversation, where no number is given. */
+const usualAnswer = 512
+
+/**
+ * Generates text after a prompt; every piece is emitted as it comes.
+ * @throws {ConfigError} `E_CONFIG`: the prompt is empty, or the model has no room for it and the new tokens
+ */
 export function generateFrom(
   { model, tokenizer }: LoadedModel,
   { prompt, ...options }: GenerateOptions & { prompt: Prompt },
@@ -76,17 +90,20 @@ export function generateFrom(
 ): Generation {
   const ids = promptIds(tokenizer, prompt)
   const most = model.config.maxPositionEmbeddings
-  if (ids.length === 0 || ids.length + options.maxNewTokens > most) {
+  const room = most - ids.length
+  const usual = typeof prompt === 'string' || isIds(prompt) ? generateDefaults.maxNewTokens : usualAnswer
+  const maxNewTokens = options.maxNewTokens ?? Math.max(1, Math.min(usual, room))
+  if (ids.length === 0 || maxNewTokens > room) {
     throw new ConfigError('E_CONFIG', 'the prompt and the new tokens do not fit the model', {
       field: 'maxNewTokens',
       expected: `a prompt, and at most ${most} tokens together`,
-      found: `${ids.length} + ${options.maxNewTokens}`,
+      found: `${ids.length} + ${maxNewTokens}`,
     })
   }
   const began = performance.now()
   const tokenIds: number[] = []
   const pieces: string[] = []
-  for (const piece of generateText(model, tokenizer, ids, options, tokenIds)) {
+  for (const piece of generateText(model, tokenizer, ids, { ...options, maxNewTokens }, tokenIds)) {
     pieces.push(piece)
     emit(piece)
     stopIfAborted(signal, 'generate')

@@ -9,12 +9,10 @@ import type { LoadedModel } from './loadedModel.ts'
 import { type Prompt, promptIds } from './prompt.ts'
 import { type FinishReason, TokenSequence } from './tokenSequence.ts'
 
-export interface CompletionRequest extends Omit<GenerateOptions, 'maxNewTokens'> {
+export interface CompletionRequest extends GenerateOptions {
   /** The base model's name, or a registered adapter's. */
   model: string
   prompt: Prompt
-  /** Default: as many as the context has room for. */
-  maxNewTokens?: number | undefined
   /** Scores tokens, beside so many of the likeliest in their place. */
   logprobs?: number | undefined
   /** The prompt is part of the text, and of what is scored. */

@@ -18,36 +18,45 @@ export const recordFormats = ['auto', 'text', 'prompt-completion', 'alpaca', 'me
 export const device = z
   .enum(deviceNames)
   .default('auto')
-  .describe('where to compute; auto takes a usable GPU, else the CPU')
+  .describe('device to compute on; auto takes a usable GPU, else the CPU')
 export const quantizeTables = z
   .boolean()
   .optional()
-  .describe('holds embedding and output head in NF4 too; by default only where the base in NF4 fits no other way')
-export const fill = z.enum(fills).default('zero').describe('what rows and columns that were cut are filled with')
-export const cache = z.boolean().default(true).describe('keeps the encoded data for further runs: docs/data.md')
+  .describe('hold embedding and output head in NF4 too; default: only where a base in NF4 does not fit otherwise')
+export const fill = z
+  .enum(fills)
+  .default('zero')
+  .describe('what fills the rows and columns of the adapter that were pruned')
+export const cache = z.boolean().default(true).describe('keep the tokenised data for later runs')
 export const scale = z.number().positive()
 export const forceResume = z
   .boolean()
   .default(false)
-  .describe('resume although options, data or version are not those of the run')
-export const seed = index.default(42).describe('of everything random')
+  .describe('resume even if options, data or version differ from those of the run')
+export const seed = index.default(42).describe('random seed')
 
 export const schedule = {
-  learningRate: z.number().positive().describe('the highest, after warm-up'),
-  schedule: z.enum(schedules).default('cosine').describe('how the learning rate falls after warm-up'),
-  warmupSteps: index.default(0).describe('steps in which the learning rate rises from 0'),
-  batchSize: count.describe('examples of a step'),
-  microBatchSize: count.default(4).describe('examples in the model at once; memory grows with it'),
-  weightDecay: z.number().min(0).default(0).describe('of AdamW'),
-  maxGradNorm: z.number().min(0).default(1).describe('clips the norm of all gradients together; 0 does not'),
+  learningRate: z.number().positive().describe('peak learning rate, reached after warm-up'),
+  schedule: z.enum(schedules).default('cosine').describe('how the learning rate changes after warm-up'),
+  warmupSteps: index.default(0).describe('steps over which the learning rate rises from 0'),
+  batchSize: count.describe('examples in an optimizer step'),
+  microBatchSize: count.default(4).describe('examples in one forward and backward pass; memory grows with it'),
+  weightDecay: z.number().min(0).default(0).describe("AdamW's weight decay"),
+  maxGradNorm: z
+    .number()
+    .min(0)
+    .default(1)
+    .describe('the norm of all gradients together is clipped to this; 0 turns clipping off'),
   recompute: z
     .enum(recomputeChoices)
     .default('auto')
-    .describe('what backward makes again: cheap norms and products, full whole layers; auto as much as memory needs'),
+    .describe(
+      'what the backward pass recomputes to save memory: norms and SwiGLU products (cheap), whole layers (full), or as little as fits (auto)',
+    ),
   offload: z
     .boolean()
     .optional()
-    .describe('layer inputs in host memory instead of on the GPU; by default where memory needs it'),
+    .describe('keep layer inputs in host memory instead of on the GPU; default: only where they do not fit'),
 }
 
 export const dataSource =
@@ -55,10 +64,10 @@ export const dataSource =
 
 /** How records become examples. */
 export const encoding = {
-  format: z.enum(recordFormats).default('auto').describe('of the records; auto tells by their keys'),
-  sequenceLength: count.default(512).describe('tokens of an example; longer ones lose their end'),
-  trainOn: z.enum(['answers', 'last-answer', 'all']).default('answers').describe('what is learnt'),
-  onBadLine: z.enum(['fail', 'skip']).default('fail').describe('what a line that is no record does'),
-  deduplicate: z.boolean().default(false).describe('leaves out records that say what an earlier one said'),
+  format: z.enum(recordFormats).default('auto').describe('format of the records; auto detects it from their keys'),
+  sequenceLength: count.default(512).describe('maximum tokens per example; longer ones are truncated'),
+  trainOn: z.enum(['answers', 'last-answer', 'all']).default('answers').describe('which tokens count in the loss'),
+  onBadLine: z.enum(['fail', 'skip']).default('fail').describe('what to do with a malformed line'),
+  deduplicate: z.boolean().default(false).describe('leave out records with the same text as an earlier one'),
   cache,
 }

@@ -53,7 +53,10 @@ export const serveOptions = inferenceOptions.omit({ adapter: true }).extend({
 
 export const evaluateOptions = z.strictObject({
   data: paths.describe(dataSource),
-  format: z.enum(recordFormats).default('auto').describe('text is evaluated as running text'),
+  format: z
+    .enum(recordFormats)
+    .default('auto')
+    .describe('text is evaluated as running text; so are .txt and .md files under auto'),
   sequenceLength: count.default(512).describe('tokens of an example or of a piece of running text'),
   microBatchSize: count.default(4).describe('examples in the model at once'),
   limit: count.optional().describe('evaluates only the first sequences, examples or questions'),
@@ -64,7 +67,11 @@ export const evaluateCommandOptions = inferenceOptions.extend(evaluateOptions.sh
 
 /** How text is generated. */
 export const samplingOptions = z.strictObject({
-  maxNewTokens: count.default(128).describe('at most so many; an end-of-sequence token ends earlier'),
+  maxNewTokens: count
+    .optional()
+    .describe(
+      'at most so many; an end-of-sequence token ends earlier; default: 128, in a conversation 512, or fewer if the model has no room for these',
+    ),
   temperature: z.number().min(0).default(0).describe('0 takes the most likely token'),
   topK: index.default(0).describe('only the k most likely tokens; 0: all'),
   topP: z.number().gt(0).max(1).default(1).describe('only the most likely tokens that together reach this probability'),
@@ -85,7 +92,6 @@ export const chatMessages = z
 export const chatCommandOptions = inferenceOptions.extend({
   system: z.string().optional().describe('what the conversation begins with'),
   ...samplingOptions.shape,
-  maxNewTokens: samplingOptions.shape.maxNewTokens.default(512),
 })
 
 export const generateCommandOptions = inferenceOptions.extend(generateOptions.shape)

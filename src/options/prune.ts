@@ -21,40 +21,50 @@ export const pruneShape = {
   criterion: z
     .enum(criteria)
     .optional()
-    .describe('what goes first; default taylor, or sparsegpt where single weights go'),
+    .describe(
+      'how importance is measured; the least important is pruned first; default taylor, or sparsegpt for single weights',
+    ),
   ratio: fraction
     .optional()
-    .describe('part that goes; default 0.65, of unstructured 0.55; where memory is given, what fits it'),
+    .describe('fraction to prune (default 0.65; unstructured 0.55; with memory, the smallest that fits)'),
   targetParams: z
     .union([z.string(), count])
     .optional()
-    .describe('parameters of the pruned model at most, such as 17.85B, instead of ratio')
+    .describe('instead of ratio: the most parameters that the pruned model may have, such as 17.85B')
     .meta({ examples: ['17.85B'] }),
   allocation: z
     .enum(allocations)
     .optional()
     .describe(
-      'what layers lose: uniform (default) all alike; importance by what all their structures give for their size',
+      'how much each layer loses: the same fraction (uniform, the default), or less where its channels and heads matter more for their size (importance)',
     ),
   pattern: z
     .enum(groupPatterns)
     .optional()
-    .describe('of semi-structured: how many of how many neighbours go; default 4:8'),
+    .describe('for semi-structured: how many of how many neighbouring weights become zero; default 4:8'),
   layers: z
     .tuple([index, index])
     .optional()
     .describe(
-      '[first, end) of the layers to prune; default all but the first 4 and last 2, and all where single weights go',
+      'layers to prune, from the first number up to but not including the second; default: all but the first 4 and last 2, or all layers for single weights',
     ),
   grouping: z
     .enum(groupings)
     .optional()
-    .describe('of structured: which kv head a query head counts for; default aligned'),
+    .describe(
+      'for structured: the kv head to whose importance a query head adds: the one that it reads (aligned, the default), or as in LLM-Pruner (llm-pruner)',
+    ),
   calibration: z
     .strictObject({
-      data: paths.optional().describe('text that the criterion is measured on; default the training data'),
-      samples: count.optional().describe('windows of it; default 10, for single weights 128'),
-      sequenceLength: count.optional().describe('tokens of a window; default 64, for single weights 2048'),
+      data: paths
+        .optional()
+        .describe('text on which the criterion is measured; in a training run, default: its training data'),
+      samples: count
+        .optional()
+        .describe('number of windows of calibration text; default 10, or 128 for single weights'),
+      sequenceLength: count
+        .optional()
+        .describe('tokens in a window of calibration text; default 64, or 2048 for single weights'),
     })
     .optional(),
 }
@@ -91,16 +101,23 @@ export const pruneOptions = z
     ...pruneShape,
     rotate: z
       .strictObject({
-        every: count.default(10).describe('steps of training between two slices'),
-        core: fraction.default(0).describe('part of the channels and heads that is in every slice, by importance'),
+        every: count.default(10).describe('training steps until the next slice'),
+        core: fraction
+          .default(0)
+          .describe('fraction of the channels and heads, the most important ones, that is in every slice'),
         hold: z
           .enum(holds)
           .default('streamed')
-          .describe('resident keeps the pruned layers of the original in host memory'),
-        rescale: z.boolean().default(false).describe('multiplies what is kept by one over its share'),
+          .describe(
+            'where new slices are cut from: the files of the original (streamed), or a copy of its pruned layers in host memory (resident)',
+          ),
+        rescale: z
+          .boolean()
+          .default(false)
+          .describe('multiply the outputs of the kept channels and heads by one over the fraction that is kept'),
       })
       .optional()
-      .describe('trains one adapter on slice after slice of the original instead of on one'),
+      .describe('train one adapter on slice after slice of the original instead of on one pruned model'),
   })
   .superRefine(checkPrune)
 

@@ -4,21 +4,21 @@ import { type ExportType, exportTypes } from '../export/encode.ts'
 import { count, dataSource, encoding, fill, index, path, paths, scale } from './common.ts'
 
 export const recoverCommandOptions = z.strictObject({
-  adapter: path.describe('a PEFT folder, trained on a pruned model'),
-  pruning: path.describe('pruning.json of that model, or its folder'),
+  adapter: path.describe('PEFT folder of an adapter that was trained on a pruned model'),
+  pruning: path.describe("the pruned model's pruning.json, or its folder"),
   output: path.describe('folder for the recovered adapter'),
   fill,
-  scale: scale.default(1).describe('factor on the recovered update'),
+  scale: scale.default(1).describe('factor by which the recovered update is multiplied'),
 })
 
 export const mergeCommandOptions = z.strictObject({
   model: path.describe('a Hugging Face folder with safetensors, or a GGUF file'),
-  adapter: path.describe('a PEFT folder for this model'),
+  adapter: path.describe('PEFT folder of an adapter for this model'),
   output: path.describe('new folder for the merged model'),
   force: z
     .boolean()
     .default(false)
-    .describe('merges into weights in NF4 too, which are quantised again, and says how far that moves the logits'),
+    .describe('merge even into weights in NF4, which are quantised again, and report how far that moves the logits'),
 })
 
 /** What `export` writes: one model, a model and an adapter beside it, or an adapter alone. */
@@ -26,42 +26,44 @@ export const exportContents = ['merged', 'both', 'adapter'] as const
 
 export const exportCommandOptions = z.strictObject({
   model: path.describe('a Hugging Face folder with safetensors, or a GGUF file'),
-  adapter: path.optional().describe('a PEFT folder for this model'),
+  adapter: path.optional().describe('PEFT folder of an adapter for this model'),
   content: z
     .enum(exportContents)
     .default('merged')
-    .describe('merged: one model, with the adapter in its weights; both: model and adapter apart; adapter: it alone'),
+    .describe(
+      'merged: one model with the adapter in its weights; both: the model and the adapter as separate files; adapter: the adapter alone',
+    ),
   type: z
     .enum(Object.keys(exportTypes) as [ExportType, ...ExportType[]])
     .default('f16')
-    .describe('of the weights of the model; an adapter is always f32'),
+    .describe("type of the model's weights; an adapter is always f32"),
   output: path.describe('new folder for the GGUF files and the Modelfile'),
 })
 
 export const checkAdapterOptions = z.strictObject({
-  adapter: path.describe('a PEFT folder'),
-  for: z.enum(consumers).describe('the program that shall load it'),
-  model: path.optional().describe('its base model, whose modules and shapes are compared too'),
-  maxRank: count.default(16).describe('of vllm: its --max-lora-rank'),
+  adapter: path.describe('PEFT folder of the adapter to check'),
+  for: z.enum(consumers).describe('the program that will load it'),
+  model: path.optional().describe('the base model; with it, modules and shapes are compared too'),
+  maxRank: count.default(16).describe('for vllm: the value of its --max-lora-rank'),
 })
 
 export const previewOptions = z.strictObject({
-  model: path.describe('a folder with the tokenizer; weights are not read'),
+  model: path.describe('a folder with a tokenizer; weights are not read'),
   data: paths.describe(dataSource),
   ...encoding,
-  samples: index.default(3).describe('examples to show, from the start'),
+  samples: index.default(3).describe('how many examples to show, from the start of the data'),
 })
 
 export const reportOptions = z.strictObject({
-  runs: z.array(path).nonempty().describe('folders of runs, what they had as output; drawn together'),
-  output: path.optional().describe('the HTML file; default report.html in the first of them'),
+  runs: z.array(path).nonempty().describe('output folders of the runs to draw, together on one page'),
+  output: path.optional().describe('the HTML file to write; default: report.html in the first folder'),
 })
 
 export const buildCommandOptions = z.strictObject({
-  cuda: z.boolean().default(false).describe('the CUDA library as well, with the nvcc of CUDA_HOME or PATH'),
+  cuda: z.boolean().default(false).describe('build the CUDA library too, with the nvcc of CUDA_HOME or PATH'),
   installNvcc: path
     .optional()
-    .describe('implies cuda; where there is no nvcc, a folder for the one that pip brings (270 MB)'),
+    .describe('build the CUDA library too; where there is no nvcc, install it by pip into this folder (270 MB)'),
 })
 
 export type RecoverOptions = z.input<typeof recoverCommandOptions>

@@ -27,11 +27,13 @@ export const dataOptions = z
     train: paths.describe(dataSource).meta({ examples: ['train.jsonl'] }),
     eval: paths
       .optional()
-      .describe('held-out data, evaluated during training; the best adapter is kept')
+      .describe('held-out data, evaluated during training; the adapter with the lowest loss on it is kept')
       .meta({ examples: ['eval.jsonl'] }),
-    evalSplit: fraction.default(0).describe('part of the training data to hold out instead, chosen by content'),
+    evalSplit: fraction
+      .default(0)
+      .describe('instead of eval: fraction of the training data to hold out, chosen by a hash of the prompt'),
     ...encoding,
-    packing: z.boolean().default(false).describe('several examples in a row of sequenceLength tokens'),
+    packing: z.boolean().default(false).describe('fill rows of sequenceLength tokens with whole examples'),
   })
   .refine(({ eval: held, evalSplit }) => held === undefined || evalSplit === 0, {
     path: ['evalSplit'],
@@ -39,45 +41,54 @@ export const dataOptions = z
   })
 
 export const loraOptions = z.strictObject({
-  rank: count.default(loraDefaults.rank).describe('inner dimension of the pairs A and B'),
-  alpha: z.number().positive().default(loraDefaults.alpha).describe('the update is scaled by alpha / rank'),
-  dropout: fraction.default(loraDefaults.dropout).describe('part of the adapter input that training drops'),
-  useRslora: z.boolean().default(loraDefaults.useRslora).describe('scale by alpha / sqrt(rank)'),
+  rank: count.default(loraDefaults.rank).describe('rank of the adapter: the inner dimension of the pairs A and B'),
+  alpha: z.number().positive().default(loraDefaults.alpha).describe("the adapter's update is scaled by alpha / rank"),
+  dropout: fraction
+    .default(loraDefaults.dropout)
+    .describe("fraction of the adapter's input that is dropped in training"),
+  useRslora: z
+    .boolean()
+    .default(loraDefaults.useRslora)
+    .describe("scale the adapter's update by alpha / sqrt(rank) instead"),
   targets: z
     .array(z.enum(targetModules))
     .nonempty()
     .default([...loraDefaults.targets])
-    .describe('modules that get a pair'),
+    .describe('modules that get a pair of LoRA matrices'),
 })
 
 export const scheduleOptions = z.strictObject({
   ...schedule,
-  epochs: z.number().positive().default(1).describe('times through the data; parts are allowed'),
-  maxSteps: count.optional().describe('stops earlier than epochs say'),
+  epochs: z.number().positive().default(1).describe('passes over the training data; fractions are allowed'),
+  maxSteps: count.optional().describe('stop after this many steps, if epochs would take more'),
   learningRate: schedule.learningRate.default(1e-4),
   batchSize: schedule.batchSize.default(128),
   evalSteps: count.default(50).describe('steps between evaluations'),
-  patience: count.optional().describe('evaluations without a better loss after which training stops'),
+  patience: count.optional().describe('stop after this many evaluations in a row without a better loss'),
   preserve: z
     .strictObject({
       data: paths.describe('running text: .txt, or JSONL or Parquet with "text"').meta({ examples: ['corpus.txt'] }),
-      weight: z.number().positive().default(1).describe('what a mean divergence of 1 nat adds to the loss'),
-      batchSize: count.default(8).describe('sequences of data.sequenceLength tokens in a step'),
+      weight: z
+        .number()
+        .positive()
+        .default(1)
+        .describe('factor on the mean divergence, in nats, that is added to the loss'),
+      batchSize: count.default(8).describe('sequences of preserved text in a step, of data.sequenceLength tokens each'),
     })
     .optional()
-    .describe('keeps what the model predicts of other text as it is without the adapter'),
+    .describe('keep the predictions on other text close to those of the model without the adapter'),
   saveSteps: count.default(50).describe('steps between checkpoints'),
-  keepCheckpoints: count.default(2).describe('older ones are removed'),
+  keepCheckpoints: count.default(2).describe('number of checkpoints to keep; older ones are removed'),
 })
 
 export const logOptions = z.strictObject({
   samples: index
     .default(0)
-    .describe('answers to the first prompts of the evaluation data, before and after training, for the report'),
-  tensorboard: z.boolean().default(false).describe('writes run/tensorboard in output, for TensorBoard'),
+    .describe('number of evaluation prompts, from the first, to answer before and after training, for the report'),
+  tensorboard: z.boolean().default(false).describe('write events for TensorBoard to run/tensorboard in output'),
   prometheus: path
     .optional()
-    .describe("keeps this file current in Prometheus' text format, for node_exporter's textfile collector")
+    .describe("keep this file up to date in Prometheus' text format, for node_exporter's textfile collector")
     .meta({ examples: ['/var/lib/node_exporter/loram.prom'] }),
 })
 
@@ -117,9 +128,12 @@ export const trainLoRAMOptions = z
       .describe('a Hugging Face folder with safetensors, original or pruned by loram, or a GGUF file')
       .meta({ examples: ['./model'] }),
     data: dataOptions,
-    prune: pruneOptions.optional().describe('leave it out to train on the model as it is'),
+    prune: pruneOptions.optional().describe('how to prune; without this section, training runs on the model as it is'),
     align: alignOptions.optional().describe('continual pre-training of the pruned model'),
-    quantize: z.enum(quantizations).default('nf4').describe('how the frozen base is held while LoRA trains'),
+    quantize: z
+      .enum(quantizations)
+      .default('nf4')
+      .describe("format of the frozen base's weights in memory while LoRA trains"),
     quantizeTables,
     lora: loraOptions.prefault({}),
     train: scheduleOptions.prefault({}),
@@ -130,27 +144,29 @@ export const trainLoRAMOptions = z
           .union([scale, z.literal('auto')])
           .default(1)
           .describe(
-            'factor on the recovered update; auto tries some, for attention and MLP, with the large model on data.eval',
+            'factor by which the recovered update is multiplied; auto chooses one for attention and one for the MLP by the loss of the large model on the held-out data',
           ),
         finish: z
           .strictObject({
-            steps: count.describe('optimizer steps').meta({ examples: [20] }),
+            steps: count.describe('number of optimizer steps').meta({ examples: [20] }),
             learningRate: schedule.learningRate.default(1e-4),
           })
           .optional()
-          .describe('trains the recovered adapter on the original for a few steps more, which must fit the memory'),
+          .describe('train the recovered adapter for a few more steps on the original, which must fit the memory'),
       })
       .prefault({}),
-    output: path.describe('folder for the adapter and everything on the way to it').meta({ examples: ['./adapter'] }),
+    output: path
+      .describe('folder for the adapter and, in run/, for checkpoints and everything else that the run writes')
+      .meta({ examples: ['./adapter'] }),
     memory: z
       .union([z.string(), count])
       .optional()
       .describe(
-        'budget in bytes or as "12 GiB", by default what is free on the GPU: recomputes to fit, or refuses; where it is given and no pruning ratio, picks that',
+        'memory budget in bytes or as "12 GiB"; default: what is free on the GPU. Layers are recomputed to fit, or the run is refused; if given, and prune has no ratio, it decides the ratio',
       )
       .meta({ examples: ['12 GiB'] }),
     log: logOptions.prefault({}),
-    resume: z.boolean().default(false).describe('go on from the last checkpoint in output'),
+    resume: z.boolean().default(false).describe('continue from the last checkpoint in output'),
     forceResume,
     device,
     seed,
@@ -164,25 +180,27 @@ export const planCommandOptions = z.strictObject({
   model: path.describe('a folder with config.json, or a GGUF file; weights are not read'),
   prune: z
     .strictObject({
-      ratio: fraction.describe('part of the channels and heads that goes'),
+      ratio: fraction.describe('fraction of the channels and heads to prune'),
       layers: pruneShape.layers,
     })
     .optional(),
-  quantize: z.enum(quantizations).default('nf4').describe('how the frozen base is held'),
+  quantize: z.enum(quantizations).default('nf4').describe("format of the frozen base's weights in memory"),
   quantizeTables,
   lora: loraOptions.prefault({}),
-  microBatchSize: count.default(4).describe('examples in the model at once'),
-  sequenceLength: count.default(512).describe('tokens of an example'),
+  microBatchSize: count.default(4).describe('examples in one forward and backward pass'),
+  sequenceLength: count.default(512).describe('tokens in an example'),
   recompute: schedule.recompute,
   offload: schedule.offload,
   memory: z
     .union([z.string(), count])
     .optional()
-    .describe('budget in bytes or as "12 GiB", by default what is free on the GPU; refuses what needs more'),
+    .describe(
+      'memory budget in bytes or as "12 GiB"; default: what is free on the GPU; a plan that needs more is refused',
+    ),
   gpus: count
     .optional()
-    .describe('also what aligning all weights takes on each of so many GPUs and fewer, which divide them'),
-  device: device.describe('where to train; the GPU need not be there; auto is what training would take here'),
+    .describe('also plan the alignment of all weights, divided among 1, 2, 4, … up to this many GPUs'),
+  device: device.describe('device to plan for; a GPU need not be there; auto is what training would take here'),
 })
 
 export type PlanOptions = z.input<typeof planCommandOptions>

@@ -52,10 +52,12 @@ const none = '–'
 function summary(runs: readonly History[]): string {
   const rows = runs.map(({ name, steps, evaluations, plan }) => {
     const trained = steps.filter(({ stage }) => stage === 'train')
-    const best = evaluations.reduce<History['evaluations'][number] | undefined>(
-      (least, one) => (least && least.loss <= one.loss ? least : one),
-      undefined,
-    )
+    const best = evaluations
+      .filter(({ stage }) => stage === 'train')
+      .reduce<History['evaluations'][number] | undefined>(
+        (least, one) => (least && least.loss <= one.loss ? least : one),
+        undefined,
+      )
     const last = trained.at(-1)
     return [
       name,
@@ -81,13 +83,17 @@ type Step = History['steps'][number]
 function charts(runs: readonly History[]): string[] {
   const steps = (stage: Stage, value: (step: Step) => number) => (run: History) =>
     run.steps.filter((step) => step.stage === stage).map((step): Point => [step.step, value(step)])
+  const evaluations = (stage: Stage) => (run: History) =>
+    run.evaluations.filter((one) => one.stage === stage).map(({ step, loss }): Point => [step, loss])
   const drawn: [string, (run: History) => Point[]][] = [
     ['Loss of alignment', steps('align', ({ loss }) => loss)],
     ['Loss of training', steps('train', ({ loss }) => loss)],
-    ['Loss on the evaluation data', ({ evaluations }) => evaluations.map(({ step, loss }) => [step, loss])],
+    ['Loss on the evaluation data', evaluations('train')],
     ['Learning rate of training', steps('train', ({ learningRate }) => learningRate)],
     ['Gradient norm of training, before clipping', steps('train', ({ gradNorm }) => gradNorm)],
     ['Tokens per second of training', steps('train', ({ tokensPerSecond }) => tokensPerSecond)],
+    ['Loss of finishing on the original', steps('recover', ({ loss }) => loss)],
+    ['Loss of finishing on the evaluation data', evaluations('recover')],
   ]
   return drawn.flatMap(([title, pointsOf]) => {
     const series = runs.map((run, i): Series => {

@@ -29,7 +29,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Whatever a handler threw. What is no fault of the request is not described to its sender. */
+/** Whatever a handler threw. What is no fault of the request is logged, and not described to its sender. */
 export function toApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error
   if (error instanceof HTTPException) return new ApiError(error.status as ContentfulStatusCode, error.message)
@@ -38,5 +38,6 @@ export function toApiError(error: unknown): ApiError {
     const { field } = error.details
     return new ApiError(400, error.message, { code: error.code, ...(field !== undefined && { param: field }) })
   }
+  console.error(error)
   return new ApiError(500, 'the server failed', { code: error instanceof LoramError ? error.code : 'E_UNEXPECTED' })
 }

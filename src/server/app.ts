@@ -25,7 +25,7 @@ export function createApp(options: AppOptions): OpenAPIHono<Env> {
   app.use(counted(metrics, new Set(routes.map(({ path }) => path))))
   app.use('/v1/*', whileOpen(isOpen))
   if (apiKey !== undefined) app.use('/v1/*', authorised(apiKey))
-  app.use('/v1/*', limitedBody)
+  app.post('/v1/*', limitedBody)
 
   app.openapi(completionRoute, (c) => answerRequest(c, completions, c.req.valid('json'), options, metrics))
   app.openapi(chatRoute, (c) => answerRequest(c, chat, c.req.valid('json'), options, metrics))
@@ -43,11 +43,7 @@ export function createApp(options: AppOptions): OpenAPIHono<Env> {
   app.doc31('/openapi.json', { openapi: '3.1.0', info: { title: 'loram', version } })
 
   app.notFound((c) => failure(c, new ApiError(404, `there is no ${c.req.method} ${c.req.path}`)))
-  app.onError((error, c) => {
-    const known = toApiError(error)
-    if (known.status === 500) console.error(error)
-    return failure(c, known)
-  })
+  app.onError((error, c) => failure(c, toApiError(error)))
   return app
 }
 
@@ -56,10 +52,10 @@ const failure = (c: Context, { status, body, headers }: ApiError) => c.json(body
 /** A body that its schema does not allow; the first thing that is wrong names the field. */
 function refuseInvalid(result: {
   success: boolean
-  error?: { issues: readonly { path: PropertyKey[]; message: string }[] }
+  error?: { issues: readonly { path: PropertyKey[]; message: string; keys?: string[] }[] }
 }) {
   if (result.success) return
-  const { path, message } = result.error!.issues[0]!
-  const param = path.map(String).join('.')
+  const { path, message, keys: unknown = [] } = result.error!.issues[0]!
+  const param = [...path, ...unknown.slice(0, 1)].map(String).join('.')
   throw new ApiError(400, param ? `${param}: ${message}` : message, param ? { param } : {})
 }

@@ -1,7 +1,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
 import type { HttpBindings } from '@hono/node-server'
 import type { Context, MiddlewareHandler } from 'hono'
-import { bodyLimit } from 'hono/body-limit'
 import { ApiError } from './apiError.ts'
 import type { Metrics } from './metrics.ts'
 
@@ -10,12 +10,37 @@ export type Env = { Bindings: HttpBindings }
 /** Room for a context of some hundred thousand tokens, as ids or as text. */
 const maxBodyBytes = 2 ** 20
 
-export const limitedBody: MiddlewareHandler = bodyLimit({
-  maxSize: maxBodyBytes,
-  onError: () => {
-    throw new ApiError(413, `a request may have ${maxBodyBytes} bytes`)
-  },
-})
+/**
+ * Refuses a body that is too long: at once where its length is given, else when so much has come. Hono's own `bodyLimit` makes
+ * a Request of the adapter's, which Node can only where the adapter replaces the global one.
+ */
+export const limitedBody: MiddlewareHandler<Env> = async (c, next) => {
+  if (Number(c.req.header('Content-Length') ?? 0) > maxBodyBytes) throw tooLong()
+  if (c.req.header('Transfer-Encoding') !== undefined) {
+    const { url, method, headers } = c.req.raw
+    c.req.raw = new Request(url, { method, headers, body: await limitedBytes(c.env.incoming) })
+  }
+  await next()
+}
+
+async function limitedBytes(incoming: IncomingMessage): Promise<Buffer<ArrayBuffer>> {
+  const chunks: Buffer[] = []
+  let bytes = 0
+  try {
+    // the answer needs the connection, also where the rest is not read
+    for await (const chunk of incoming.iterator({ destroyOnReturn: false })) {
+      bytes += chunk.length
+      if (bytes > maxBodyBytes) break
+      chunks.push(chunk)
+    }
+  } catch {
+    throw new ApiError(400, 'the body is cut off')
+  }
+  if (bytes > maxBodyBytes) throw tooLong()
+  return Buffer.concat(chunks)
+}
+
+const tooLong = () => new ApiError(413, `a request may have ${maxBodyBytes} bytes`)
 
 /** Refuses requests without the API key. */
 export function authorised(apiKey: string): MiddlewareHandler {

@@ -46,8 +46,16 @@ export const chatBody = z
     max_tokens: sampling.max_tokens.openapi({ description: 'default: as many as the context has room for' }),
     max_completion_tokens: sampling.max_tokens.openapi({ description: 'the newer name of max_tokens' }),
     logprobs: z.boolean().nullish(),
-    top_logprobs: z.int().min(0).max(20).nullish(),
+    top_logprobs: z.int().min(0).max(20).nullish().openapi({ description: 'wants logprobs' }),
   })
+  .refine(({ logprobs, top_logprobs }) => logprobs || !top_logprobs, {
+    path: ['top_logprobs'],
+    message: 'wants logprobs: true',
+  })
+  .refine(
+    ({ max_tokens: older, max_completion_tokens: newer }) => (older ?? newer ?? null) === (newer ?? older ?? null),
+    { path: ['max_completion_tokens'], message: 'max_tokens, its older name, says something else' },
+  )
   .openapi('ChatCompletionRequest')
 
 export type CompletionBody = z.output<typeof completionBody>

@@ -71,7 +71,7 @@ export function openDevice(name: DeviceName): Device {
       if (found === '') return cuda
       throw new DeviceError('E_CUDA_NOT_BUILT', 'the CUDA backend is not usable', {
         found,
-        remedy: 'use --device cpu, or mend that; loram doctor shows all places that were looked at',
+        remedy: 'use --device cpu, or do what is said there; loram doctor lists every place that was looked at',
       })
     }
     default:

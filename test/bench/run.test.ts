@@ -101,7 +101,8 @@ describe('bench scaling', () => {
     expect(status, stderr).toBe(0)
     expect(run('chart.mjs', at('scaling.jsonl'), at('scaling.svg')).status).toBe(0)
     const svg = readFileSync(at('scaling.svg'), 'utf8')
-    for (const text of ['tokens per second', 'GB at the peak', 'tokens of one sequence']) expect(svg).toContain(text)
+    const texts = ['QLoRA steps, tiny shape, NF4', '1 sequence, rank 8', 'tokens per second', 'GB at the peak']
+    for (const text of texts) expect(svg).toContain(text)
   })
 
   test('is not drawn without any', () => {

@@ -96,9 +96,22 @@ describe('evaluate', () => {
     expect(result).toMatchObject({ perplexity: Math.exp(result.loss as number), tokens: 68, targets: 36, loading })
   })
 
-  test('every token of running text', async () => {
-    const result = await loramJson('evaluate', '--model', model, '--data', corpus, '--format', 'text')
+  test('every token of running text, which text files are', async () => {
+    const ofText = ['evaluate', '--model', model, '--data', corpus]
+    const result = await loramJson(...ofText, '--format', 'text')
     expect(result.targets).toBeGreaterThan(1200)
+    expect(await loramJson(...ofText)).toMatchObject({ loss: result.loss, targets: result.targets, truncated: 0 })
+  })
+
+  test('says what of records is too long', async () => {
+    const file = at('long.jsonl')
+    const [short, long] = ['short', 'long '.repeat(20)]
+    const exchanges = [short, long].flatMap((prompt) => [short, long].map((completion) => ({ prompt, completion })))
+    writeFileSync(file, exchanges.map((record) => JSON.stringify(record)).join('\n'))
+    const args = ['evaluate', '--model', model, '--data', file, '--sequence-length', '64']
+    expect(await loramJson(...args)).toMatchObject({ truncated: 1, masked: 2 })
+    const { stdout } = await loram(...args)
+    expect(stdout).toMatch(/^truncated +1 examples, to the sequence length\nleft out +2 records, /m)
   })
 
   test('for people', async () => {

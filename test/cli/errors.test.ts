@@ -60,6 +60,7 @@ describe('usage', () => {
     ['a missing option', ['evaluate', '--model', 'x'], 'give --data'],
     ['a missing option of a section', [...train, '--align.steps', '3', '--output', 'x'], 'give --align.data'],
     ['an argument too many', ['evaluate', 'x'], expect.any(String)],
+    ['an argument beside its flag', ['report', 'x', '--runs', 'y'], 'give all of it one way'],
     ['no number', [...evaluate, '--limit', 'few'], undefined],
     ['a number out of range', [...train, '--prune.ratio', '1.5', '--output', 'x'], undefined],
     ['no amount of memory', ['plan', '--model', goldenPath('loram', 'large'), '--memory', 'much'], undefined],

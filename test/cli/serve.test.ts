@@ -27,7 +27,7 @@ describe('serve', () => {
 })
 
 describe('chat', () => {
-  const flags = ['chat', '--model', model, '--device', 'cpu', '--max-new-tokens', '12']
+  const flags = ['--model', model, '--device', 'cpu', '--max-new-tokens', '12']
 
   test('answers a message a line, each after all before it', async () => {
     const { stdout, exitCode } = await converse('first\n\nsecond\n/exit\nnot read\n', '--system', 'be short', '--json')
@@ -38,8 +38,18 @@ describe('chat', () => {
     expect(plain.stdout).toBe(`${messages[2]!.content}\n${messages[4]!.content}\n\n`)
   })
 
+  test('answers by the demo model, and says why a message has no answer before it goes on', async () => {
+    const input = ['write kdaf backwards.', 'x'.repeat(600), 'write kdaf backwards.'].join('\n')
+    const { stdout, stderr, exitCode } = await chat(['--model', 'demo/model', '--device', 'cpu', '--json'], input)
+    expect(exitCode).toBe(0)
+    const { messages } = lastLine(stdout) as { messages: { role: string; content: string }[] }
+    expect(messages.map(({ role }) => role)).toEqual(['user', 'assistant', 'user', 'assistant'])
+    expect(messages.filter(({ content }) => content.startsWith('x'))).toEqual([])
+    expect(stderr).toMatch(/^\[E_CONFIG\] the prompt and the new tokens do not fit the model\n/)
+  })
+
   test('stops an answer at SIGINT, and goes on', async () => {
-    const command = start([...flags, '--max-new-tokens', '60000'])
+    const command = start(['chat', ...flags, '--max-new-tokens', '60000'])
     command.process.stdin!.write('first\n')
     await until(() => command.output.stdout !== '')
     command.process.kill('SIGINT')
@@ -48,8 +58,10 @@ describe('chat', () => {
     expect((await command.finished).exitCode).toBe(0)
   })
 
-  function converse(input: string, ...more: string[]): Promise<Outcome> {
-    const command = start([...flags, ...more])
+  const converse = (input: string, ...more: string[]) => chat([...flags, ...more], input)
+
+  function chat(more: readonly string[], input: string): Promise<Outcome> {
+    const command = start(['chat', ...more])
     command.process.stdin!.end(input)
     return command.finished
   }

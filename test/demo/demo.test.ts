@@ -56,6 +56,15 @@ describe('the shipped model and data', () => {
   })
 })
 
+test('what scripts import is there', () => {
+  const scripts = readdirSync(at('scripts/demo')).filter((name) => name.endsWith('.mjs'))
+  expect(scripts).toContain('pretrain.mjs')
+  // all modules are linked before the first of them runs, and that one ends the process
+  const imports = ['data:text/javascript,process.exit()', ...scripts.map((name) => at('scripts/demo', name))]
+  const program = imports.map((name) => `import ${JSON.stringify(name)}`).join('\n')
+  execFileSync(process.execPath, ['--input-type=module', '--eval', program])
+})
+
 describe('npm run demo -- --quick --json', () => {
   const output = mkdtempSync(path.join(os.tmpdir(), 'loram-demo-'))
   let stdout: string
@@ -77,6 +86,12 @@ describe('npm run demo -- --quick --json', () => {
     expect(rows.recovered.parameters).toBe(rows.fullLora.parameters)
     expect(rows.base.bytes).toBe(statSync(at('demo/model/model.safetensors')).size)
     expect(seconds).toBeGreaterThan(0)
+  })
+
+  test('begins with the plan that README.md shows', () => {
+    const plan = stdout.split('\n').slice(0, 3).join('\n')
+    expect(plan).toMatch(/^LoRA training in NF4/)
+    expect(readFileSync(at('README.md'), 'utf8')).toContain(plan)
   })
 
   test('prints the same numbers as a table', () => {

@@ -33,6 +33,7 @@ describe('examples', () => {
     const names = readdirSync(path.join(root, 'examples')).filter((name) => name.endsWith('.mjs'))
     expect(examples.map(([name]) => name).sort()).toEqual(names.sort())
     const list = readFileSync(path.join(root, 'examples/README.md'), 'utf8')
-    for (const name of names) expect(list).toContain(`[${name}](${name})`)
+    const configurations = readdirSync(path.join(root, 'examples')).filter((name) => name.endsWith('.yaml'))
+    for (const name of [...names, ...configurations]) expect(list).toContain(`[${name}](${name})`)
   })
 })

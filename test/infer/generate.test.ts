@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { type GenerateOptions, generateDefaults, generateText, generateTokens } from '../../src/infer/generate.ts'
+import { generateDefaults, generateText, generateTokens } from '../../src/infer/generate.ts'
 import { argmax } from '../../src/infer/sample.ts'
 import type { Model } from '../../src/model/model.ts'
 import type { Tokenizer } from '../../src/tokenizer/tokenizer.ts'
@@ -22,7 +22,7 @@ onEveryDevice('generation', (device) => {
   const loaded = loadDirectory(goldenPath('models', 'llama3'), device)
   const endingWith = (eosTokenIds: number[]): Model => ({ ...loaded, config: { ...loaded.config, eosTokenIds } })
   const endless = endingWith([])
-  const collect = (options: Partial<GenerateOptions> = {}, tokenizer = numbers) => {
+  const collect = (options: Partial<typeof generateDefaults> = {}, tokenizer = numbers) => {
     const tokenIds: number[] = []
     const all = { ...generateDefaults, maxNewTokens: answer.length, ...options }
     const pieces = Array.from(generateText(endless, tokenizer, prompt, all, tokenIds))

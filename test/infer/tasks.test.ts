@@ -158,6 +158,12 @@ describe('multiple choice', () => {
     expect(losses[chosen]).toBe(Math.min(...losses))
   })
 
+  test('refuses a question that is too long, by file and line', async () => {
+    const data = write('long-choices.jsonl', [question, { ...question, choices: ['a', 'b'.repeat(600)] }])
+    const asked = score(loaded, data, { kind: 'multiple-choice' })
+    await expect(asked).rejects.toMatchObject({ details: { file: data, line: 2, field: 'sequenceLength' } })
+  })
+
   test.each([
     [{ prompt: 'x', choices: ['a'], answer: 0 }, /two texts or more/],
     [{ prompt: 'x', choices: ['a', 'b'], answer: 2 }, /from 0 to 1/],

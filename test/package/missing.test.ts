@@ -138,8 +138,28 @@ test('without a CUDA library, --device cuda says how to get one', () => {
   expect(status).toBe(4)
   expect(json().error.code).toBe('E_CUDA_NOT_BUILT')
   expect(json().error.found).toContain(
-    `@loram/cuda-linux-x64: not installed: npm install @loram/cuda-linux-x64@${version}`,
+    `@loram/cuda-linux-x64: not installed: npm install @loram/cuda-linux-x64@${version}, or npx loram build --cuda`,
   )
+})
+
+describe('a clone of the repository builds what is missing, and installs no package', () => {
+  beforeEach(() => mkdirSync(path.join(modules, 'loram/src')))
+
+  test('the addon', () => {
+    const { error } = loram(generate).json()
+    expect(error.found).toContain('loram/build/Release/loram.node: not built: npm run build:native;')
+    expect(error.found).toMatch(/@loram\/cpu-linux-x64: not installed$/)
+    expect(error.remedy).toBe('build it for this system with: npm run build:native')
+  })
+
+  test('the CUDA library', () => {
+    addAddon()
+    const remedy = 'loram/build/Release/loram_cuda.so: not built: npm run install:nvcc && npm run build:cuda'
+    const { error } = loram([...generate, '--device', 'cuda']).json()
+    expect(error.found).toContain(`${remedy};`)
+    expect(error.found).not.toContain('npm install')
+    expect(loram(['doctor']).stdout).toContain(remedy)
+  })
 })
 
 const hasCuda = existsSync(fromRoot('build/Release/loram_cuda.so'))

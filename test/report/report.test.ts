@@ -74,6 +74,17 @@ describe('history', () => {
   })
 })
 
+test('steps that finish on the original are apart from training', () => {
+  const finish = [step('recover', 1, 0.25), step('recover', 2, 0.5), { ...evaluation(2, 0.1), stage: 'recover' }]
+  const dir = writeRun([step('train', 1), evaluation(1, 1), step('train', 2), evaluation(2, 2), ...finish])
+  const html = readFileSync(report({ runs: [dir] }).output, 'utf8')
+  expect(html).toContain('2.7183 at step 1<')
+  const marksOf = (title: string) => new RegExp(`${title}</figcaption>.*?</figure>`, 's').exec(html)![0]
+  expect(marksOf('Loss on the evaluation data').match(/<circle/g)).toHaveLength(2)
+  expect(marksOf('Loss of finishing on the original')).toMatch(/step 1: 0.25<.*step 2: 0.5</s)
+  expect(marksOf('Loss of finishing on the evaluation data')).toContain('step 2: 0.1<')
+})
+
 describe('the page', () => {
   const dir = writeRun(events)
   const { output } = report({ runs: [dir] })

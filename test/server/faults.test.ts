@@ -1,6 +1,6 @@
 import os from 'node:os'
 import { serve } from 'loram'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { clientOf, collect, metric, openSocket, startServer, until, writeEndlessModel } from './support.ts'
 
 const model = writeEndlessModel()
@@ -46,6 +46,15 @@ describe('a body', () => {
     expect(await answer).toMatch(/^HTTP\/1.1 413 [\s\S]*a request may have 1048576 bytes/)
   })
 
+  test('without a length is read', async () => {
+    const text = JSON.stringify({ ...endless, max_tokens: 2 })
+    const halves = [text.slice(0, 20), text.slice(20)].map((half) => new TextEncoder().encode(half))
+    const body = new ReadableStream({ pull: (stream) => (halves[0] ? stream.enqueue(halves.shift()) : stream.close()) })
+    const headers = { 'Content-Type': 'application/json' }
+    const answer = await fetch(server.url + route, { method: 'POST', headers, body, duplex: 'half' } as RequestInit)
+    expect(await answer.json()).toMatchObject({ choices: [{ finish_reason: 'length' }] })
+  })
+
   test('without a length is answered with 413 where it becomes too long', async () => {
     const { socket, answer } = await openSocket(server)
     socket.write(
@@ -57,6 +66,19 @@ describe('a body', () => {
     socket.destroy()
     expect(await answer).toMatch(/^HTTP\/1.1 413 /)
   })
+
+  test('that is not there, and is not said to be JSON, is answered with 400', async () => {
+    expect((await fetch(server.url + route, { method: 'POST' })).status).toBe(400)
+  })
+})
+
+test.each([
+  ['OPTIONS', route],
+  ['DELETE', '/v1/models'],
+])('%s %s is not there', async (method, path) => {
+  const answer = await fetch(server.url + path, { method })
+  expect(answer.status).toBe(404)
+  expect(await answer.json()).toMatchObject({ error: { message: `there is no ${method} ${path}` } })
 })
 
 test('nothing is where nothing is', async () => {
@@ -74,13 +96,19 @@ describe('a client that is slow', () => {
       'with its body',
       `POST ${route} HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\nContent-Type: application/json\r\n\r\n{`,
     ],
+    [
+      'with its body, of no length',
+      `POST ${route} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\nfff\r\n{`,
+    ],
   ])('%s is answered with 408', async (_, beginning) => {
+    const log = vi.spyOn(console, 'error')
     const { socket, answer } = await openSocket(server)
     socket.write(beginning)
     const drip = setInterval(() => socket.write('x'), 200)
     expect(await answer).toMatch(/^HTTP\/1.1 408 /)
     clearInterval(drip)
     await answers()
+    expect(log).not.toHaveBeenCalled()
   })
 
   test('to say anything does not keep others waiting, however many there are', async () => {

@@ -144,7 +144,7 @@ describe('chat completions', () => {
       expect(Buffer.from(bytes!).toString()).toBe(token)
       expect(top_logprobs[1]!.logprob).toBeLessThan(logprob)
     }
-    const plain = await client.chat.completions.create({ ...request, logprobs: null })
+    const plain = await client.chat.completions.create({ ...request, max_tokens: 24, logprobs: null, top_logprobs: 0 })
     expect(plain.choices[0]!.logprobs).toBeNull()
   })
 })
@@ -171,7 +171,7 @@ describe('a request that is refused', () => {
 
   const tooLong = 'long '.repeat(1000)
   test.each([
-    ['an unknown field', { best_of: 2 }, null, /best_of/],
+    ['an unknown field', { best_of: 2 }, 'best_of', /best_of/],
     ['a negative temperature', { temperature: -1 }, 'temperature', /temperature/],
     ['a penalty', { presence_penalty: 1 }, 'presence_penalty', /0/],
     ['no prompt', { prompt: [] }, 'prompt', /prompt/],
@@ -186,6 +186,15 @@ describe('a request that is refused', () => {
     expect(error).toBeInstanceOf(OpenAI.BadRequestError)
     expect(error).toMatchObject({ status: 400, type: 'invalid_request_error', param })
     expect(error.message).toMatch(message)
+  })
+
+  test.each([
+    ['top_logprobs without logprobs', 'top_logprobs', { top_logprobs: 3 }],
+    ['two numbers of new tokens', 'max_completion_tokens', { max_tokens: 2, max_completion_tokens: 3 }],
+    ['an unknown field inside of another', 'stream_options.usage', { stream_options: { usage: true } }],
+  ])('has %s', async (_, param, body) => {
+    const asked = client.chat.completions.create({ model: 'base', messages, max_tokens: 2, ...body } as never)
+    await expect(asked).rejects.toMatchObject({ status: 400, param })
   })
 
   test('lacks the API key', async () => {

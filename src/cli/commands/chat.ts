@@ -1,6 +1,6 @@
 import { createInterface } from 'node:readline'
 import { type LargeModel, loadModel } from '../../api/loadModel.ts'
-import { AbortError } from '../../errors.ts'
+import { AbortError, ConfigError, DataError, MemoryError, messageOf } from '../../errors.ts'
 import { type ChatMessage, chatCommandOptions, type SamplingOptions } from '../../options/index.ts'
 import { command } from '../command.ts'
 import { notice } from '../output.ts'
@@ -49,7 +49,9 @@ async function converse(
       if (content.trim() !== '') {
         answering = new AbortController()
         messages.push({ role: 'user', content })
-        messages.push({ role: 'assistant', content: await answer(answering.signal) })
+        const text = await answer(answering.signal)
+        if (text === undefined) messages.pop()
+        else messages.push({ role: 'assistant', content: text })
         answering = undefined
       }
       lines.prompt()
@@ -59,7 +61,8 @@ async function converse(
     lines.close()
   }
 
-  async function answer(signal: AbortSignal): Promise<string> {
+  /** `undefined`: there is none to this message, but there may be to another. */
+  async function answer(signal: AbortSignal): Promise<string | undefined> {
     const pieces: string[] = []
     try {
       for await (const text of large.chat(messages, { ...sampling, signal })) {
@@ -67,10 +70,17 @@ async function converse(
         show(text)
       }
     } catch (error) {
-      if (!(error instanceof AbortError)) throw error
+      if (!(error instanceof AbortError)) return unanswered(error)
       notice(' (interrupted)')
     }
     show('\n')
     return pieces.join('')
   }
+}
+
+/** Says why a message has no answer, where that is for what it holds. */
+function unanswered(error: unknown): undefined {
+  const isOfMessage = [ConfigError, DataError, MemoryError].some((kind) => error instanceof kind)
+  if (!isOfMessage) throw error
+  notice(messageOf(error))
 }

@@ -1,5 +1,5 @@
 import * as api from '../../api/stages.ts'
-import type { Evaluation } from '../../infer/perplexity.ts'
+import type { DataEvaluation } from '../../infer/loadedModel.ts'
 import type { TaskScore } from '../../infer/tasks/index.ts'
 import { describeLoading } from '../../memory/bytes.ts'
 import type { Loading } from '../../model/open.ts'
@@ -12,7 +12,7 @@ export const evaluate = command({
   name: 'evaluate',
   description: 'Perplexity of a model on data, or how many questions it answers right',
   options: evaluateCommandOptions,
-  run: (options): Promise<(Evaluation | TaskScore) & { loading: Loading }> =>
+  run: (options): Promise<(DataEvaluation | TaskScore) & { loading: Loading }> =>
     api.evaluate({ ...options, signal: abortOnSignal(notice) }),
   show: (result) =>
     table([
@@ -23,10 +23,12 @@ export const evaluate = command({
 
 type Rows = (readonly [string, string])[]
 
-const perplexityRows = ({ perplexity, loss, tokens, targets }: Evaluation): Rows => [
+const perplexityRows = ({ perplexity, loss, tokens, targets, truncated, masked }: DataEvaluation): Rows => [
   ['perplexity', perplexity.toFixed(4)],
   ['loss', `${loss.toFixed(6)} nats`],
   ['tokens', `${tokens}, ${targets} of them predicted`],
+  ...(truncated === 0 ? [] : [['truncated', `${truncated} examples, to the sequence length`] as const]),
+  ...(masked === 0 ? [] : [['left out', `${masked} records, of which nothing would be predicted`] as const]),
 ]
 
 function scoreRows({ kind, questions, accuracy, normalizedAccuracy, standardError }: TaskScore): Rows {

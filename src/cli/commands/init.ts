@@ -1,4 +1,5 @@
-import { existsSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
 import type { Command } from 'commander'
 import { parse } from 'yaml'
 import { ConfigError } from '../../errors.ts'
@@ -10,7 +11,7 @@ import { resolveOptions } from '../resolve.ts'
 import { configTemplate } from '../template.ts'
 
 const header = `# Options of "loram train", with their defaults. Relative paths start at the working directory.
-# Lines that begin with # and no blank after it are options that may stay away.
+# Options commented out with # and no space are optional; remove the # to set them.
 
 `
 /** Adds the command that writes a configuration file; it takes the flags of `train` and writes them in. */
@@ -38,5 +39,8 @@ function writeConfig(file: string, flags: Flags): void {
   }
   const text = header + configTemplate(trainLoRAMOptions, nest(flags))
   resolveOptions(trainLoRAMOptions, flags, { file, values: parse(text), lineOf: () => undefined })
-  writing(file, () => writeFileSync(file, text, { flag: 'wx' }))
+  writing(file, () => {
+    mkdirSync(path.dirname(file), { recursive: true })
+    writeFileSync(file, text, { flag: 'wx' })
+  })
 }

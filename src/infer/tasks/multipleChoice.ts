@@ -28,12 +28,23 @@ export async function multipleChoice(
   const ask = (record: DataRecord, signal: StopSignal): Answer => {
     const { prompt, choices, answer } = choiceQuestion(record)
     const examples = choices.map((choice) => continuation(tokenizer, shots + prompt, choice))
+    const longest = Math.max(...examples.map(({ ids }) => ids.length))
+    if (longest > sizes.sequenceLength) tooLong(record, longest, sizes.sequenceLength)
     const losses = exampleLosses(model, examples, sizes, signal)
     const chosen = indexOfLeast(losses)
     const normalized = indexOfLeast(losses.map((loss, i) => loss / [...choices[i]!].length))
     return { right: chosen === answer, rightNormalized: normalized === answer, chosen, expected: answer, losses }
   }
   return (records, signal) => records.map((record) => ask(record, signal))
+}
+
+function tooLong(record: DataRecord, tokens: number, sequenceLength: number): never {
+  return refuse(record, 'the question and one of its choices are too long', {
+    field: 'sequenceLength',
+    expected: `at most ${sequenceLength} tokens together`,
+    found: `${tokens}`,
+    remedy: 'raise sequenceLength, or lower task.shotCount',
+  })
 }
 
 function choiceQuestion(record: DataRecord): ChoiceQuestion {
