@@ -19,7 +19,7 @@ export default defineConfig({
     name: onGpu ? 'gpu' : 'all',
     include: onGpu ? testsOfDevices() : ['test/**/*.test.ts'],
     pool: 'forks',
-    maxWorkers: '150%', // some tests wait for other processes
+    maxWorkers: Math.ceil(1.5 * os.availableParallelism()), // some tests wait for other processes
     env: { XDG_CACHE_HOME: cache, ...(onGpu && { LORAM_TEST_DEVICE: 'cuda' }) },
     testTimeout: 60_000,
     hookTimeout: 60_000,

@@ -1,6 +1,5 @@
 import { DataError, messageOf } from '../errors.ts'
 import { type Piece, readChunks, splitArray, splitLines, splitText, unreadable } from './lines.ts'
-import { parquetRows } from './parquet.ts'
 
 /** Where a record comes from; lines, in Parquet rows, count from 1. */
 export interface Place {
@@ -42,6 +41,7 @@ export async function* readRecords(files: readonly string[], asText: boolean): A
 }
 
 async function* parquetRecords(file: string): AsyncGenerator<DataRecord> {
+  const { parquetRows } = await import('./parquet.ts') // takes a while to load, for files that few have
   let line = 1
   try {
     for await (const value of parquetRows(file)) yield { file, line: line++, value }

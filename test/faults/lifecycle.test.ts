@@ -34,7 +34,7 @@ test.each([
   ['the process exits while a model trains', 'exit', 'exiting'],
   ['the process ends by an error while a model trains', 'throw', ''],
   ['a run is aborted, and the next one of the process works', 'again', 'aborted, then finished 20 steps'],
-  ['thirty runs one after another leave memory as it was', 'many', 'memory is steady'],
+  ['twenty runs one after another leave memory as it was', 'many', 'memory is steady'],
 ])('%s', async (_name, scenario, printed) => {
   const { code, signal, stdout } = await run(scenario)
   expect(signal).toBe(null)

@@ -3,7 +3,6 @@ import { call } from '../../src/native/call.ts'
 import { cast } from '../../src/native/cast.ts'
 import { pass } from '../../src/native/frame.ts'
 import { addon } from '../../src/native/load.ts'
-import { sparseGpt } from '../../src/native/sparse.ts'
 import { cpu } from '../../src/tensor/device.ts'
 import { Tensor, tensorFrom } from '../../src/tensor/tensor.ts'
 
@@ -45,9 +44,4 @@ test('columns of a wider matrix are taken where an op looks at them alone, and r
   expect(Array.from(cast(matrix.rows(1, 3), 'f32').read() as Float32Array)).toEqual([4, 5, 6, 7, 8, 9, 10, 11])
   columns.zero()
   expect(Array.from(matrix.read() as Float32Array)).toEqual([0, 0, 0, 3, 4, 0, 0, 7, 8, 0, 0, 11])
-})
-
-test('memory that there is not is an error of its kind', () => {
-  const [w, h] = [cpu.empty([1, 4], 'f32'), cpu.empty([4, 4], 'f32')]
-  expect(() => sparseGpt(w, h, h, { n: 1, m: 2 }, 2 ** 44)).toThrow(/E_MEMORY/)
 })

@@ -1,4 +1,3 @@
-import * as api from '../../api/report.ts'
 import { reportOptions } from '../../options/index.ts'
 import { command } from '../command.ts'
 
@@ -7,6 +6,6 @@ export const report = command({
   description: 'Write a page about one run or several: curves, memory, samples',
   options: reportOptions,
   argument: 'runs',
-  run: async (options) => api.report(options),
+  run: async (options) => (await import('../../api/report.ts')).report(options),
   show: ({ output }) => `wrote ${output}`,
 })

@@ -8,7 +8,6 @@ import {
   recoverCommandOptions,
 } from '../../options/index.ts'
 import { command } from '../command.ts'
-import { ProgressDisplay } from '../progress.ts'
 import { abortOnSignal } from '../signals.ts'
 
 interface Written {
@@ -32,6 +31,7 @@ export const align = command({
   description: 'Continue the pre-training of a pruned model on running text',
   options: alignCommandOptions,
   async run(options): Promise<Written> {
+    const { ProgressDisplay } = await import('../progress.ts')
     const progress = new ProgressDisplay()
     const signal = abortOnSignal((message) => progress.notice(message))
     try {

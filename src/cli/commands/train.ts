@@ -2,7 +2,6 @@ import { trainLoRAM } from '../../api/trainLoRAM.ts'
 import { trainLoRAMOptions } from '../../options/index.ts'
 import { command } from '../command.ts'
 import { printJson } from '../output.ts'
-import { ProgressDisplay } from '../progress.ts'
 import { abortOnSignal } from '../signals.ts'
 
 export const train = command({
@@ -11,6 +10,7 @@ export const train = command({
   options: trainLoRAMOptions,
   takesConfigFile: true,
   async run(options, json) {
+    const { ProgressDisplay } = await import('../progress.ts')
     const progress = new ProgressDisplay()
     const signal = abortOnSignal((message) => progress.notice(message))
     const run = trainLoRAM({ ...options, signal })
