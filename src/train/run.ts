@@ -6,25 +6,20 @@ import { corpusExamples, loadExamples } from '../data/index.ts'
 import { describeStatistics } from '../data/statistics.ts'
 import { firstBeforeOthers, isFirst, ruling, type SharedContext } from '../distributed/group.ts'
 import { together } from '../distributed/join.ts'
-import { AbortError, ConfigError, MemoryError } from '../errors.ts'
+import { AbortError, ConfigError } from '../errors.ts'
 import { fingerprint } from '../formats/huggingFace.ts'
 import { writeAdapter } from '../formats/peft.ts'
 import { formatPruning, type PruningPlan, planDigest } from '../formats/pruningJson.ts'
 import type { Adapter } from '../lora/adapter.ts'
 import { recoverAdapter } from '../lora/recover.ts'
 import { factorsOf, type ScaleTrial, scaleAdapter, searchScale } from '../lora/scale.ts'
-import { memoryBudget, planWithin } from '../memory/budget.ts'
-import { describeLoading, formatBytes, parseBytes } from '../memory/bytes.ts'
-import { metaModel } from '../memory/measure.ts'
-import type { MemoryPlan, TrainingShape } from '../memory/planner.ts'
+import { describeLoading } from '../memory/bytes.ts'
+import type { MemoryPlan } from '../memory/planner.ts'
 import { withSavings } from '../memory/savings.ts'
-import { disposeModel, heldBytes } from '../model/model.ts'
+import { disposeModel } from '../model/model.ts'
 import { type OpenCheckpoint, openModelFolder, readModel } from '../model/open.ts'
 import { addon } from '../native/load.ts'
 import type { ResolvedOptions } from '../options/index.ts'
-import { ratioWithin } from '../prune/budget.ts'
-import { cutsStructures } from '../prune/methods.ts'
-import { layersToPrune } from '../prune/plan.ts'
 import { pruneModel } from '../prune/prune.ts'
 import { describeDevice, openDevice } from '../tensor/device.ts'
 import { disposing } from '../tensor/disposing.ts'
@@ -33,8 +28,15 @@ import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts'
 import type { Context } from '../worker/protocol.ts'
 import { align as alignTo } from './align.ts'
 import type { RunEvent, Stage } from './events.ts'
-import { recomputePlans } from './recompute.ts'
 import { followFolder, openRunFolder, type RunFolder } from './runFolder.ts'
+import {
+  checkOptions,
+  checkOriginalFits,
+  finishingPlan,
+  memoryPlan,
+  ratioForMemory,
+  trainingShape,
+} from './runPlans.ts'
 import { sampleAnswers } from './samples.ts'
 import { openSinks } from './sinks.ts'
 import { type Material, trainAdapter } from './trainAdapter.ts'
@@ -114,20 +116,6 @@ async function runStages(
     folder.close()
     for (const owner of [...datasets, ...sinks]) owner.close()
   }
-}
-
-/** Refuses what the model and the device do not allow, before anything is read or pruned. */
-function checkOptions(options: ResolvedOptions, { checkpoint, config }: OpenCheckpoint, device: Device): void {
-  const { prune, align, recover, train, memory } = options
-  if (memory !== undefined) parseBytes(memory, 'memory')
-  recomputePlans(train, config.layers.length, device)
-  if (prune || checkpoint.pruning) return
-  const refuse = (field: string, message: string) => {
-    throw new ConfigError('E_CONFIG', message, { field, remedy: `add prune, or leave ${field} out` })
-  }
-  if (align) refuse('align', 'only a pruned model is aligned')
-  if (recover.scale !== 1) refuse('recover.scale', 'there is nothing to recover from a model that is not pruned')
-  if (recover.fill !== 'zero') refuse('recover.fill', 'there is nothing to fill in a model that is not pruned')
 }
 
 /** What the stages of a run share. */
@@ -274,27 +262,6 @@ function finish(
   })
 }
 
-/** Of training on the original, where there is such: what does not fit is refused before anything is trained. */
-function finishingPlan(run: Run, { config }: OpenCheckpoint): MemoryPlan | undefined {
-  const { recover, prune, ...options } = run.options
-  if (!recover.finish) return undefined
-  return planWithin(config, trainingShape({ ...options, recover }), options.train, budgetOf(run), run.device)
-}
-
-/** Factors are tried with the original, which is held as the small model is. */
-function checkOriginalFits(run: Run, { config }: OpenCheckpoint, { quantizeTables }: MemoryPlan): void {
-  const { options, device } = run
-  const bytes = heldBytes(metaModel(config, { quantize: options.quantize, quantizeTables }, device))
-  const budget = budgetOf(run)
-  if (bytes <= budget) return
-  throw new MemoryError('E_MEMORY', 'the original does not fit the memory, and recover.scale tries factors with it', {
-    field: 'recover.scale',
-    expected: `at most ${formatBytes(budget)}`,
-    found: `${formatBytes(bytes)} of weights`,
-    remedy: 'give a number',
-  })
-}
-
 function prunedAdapter({ folder }: Run, trained: Adapter, pruning: PruningPlan, write: typeof writeAdapter): Adapter {
   const small = { ...trained, pruning: planDigest(pruning) }
   write(folder.at('prunedAdapter'), small, { 'pruning.json': formatPruning(pruning) })
@@ -352,27 +319,6 @@ function nothingHeld(examples: number, evalSplit: number): ConfigError {
   })
 }
 
-function memoryPlan(run: Run, { config }: OpenCheckpoint): MemoryPlan {
-  const { options, device } = run
-  return planWithin(config, trainingShape(options), options.train, budgetOf(run), device)
-}
-
-/** The same for all processes: that of the GPU with the least room. */
-function budgetOf({ options, device, context: { group } }: Run): number {
-  group.barrier()
-  return Math.min(...group.gather([memoryBudget(options.memory, device.kind === 'cuda')]).flat())
-}
-
-const trainingShape = ({ quantize, quantizeTables, lora, train, data, prune }: ResolvedOptions): TrainingShape => ({
-  quantize,
-  quantizeTables,
-  rotates: prune?.rotate !== undefined,
-  preserves: train.preserve !== undefined,
-  lora,
-  microBatchSize: train.microBatchSize,
-  sequenceLength: data.sequenceLength,
-})
-
 async function keep({ datasets }: Run, loading: Promise<Dataset>): Promise<Dataset> {
   const dataset = await loading
   datasets.push(dataset)
@@ -386,22 +332,3 @@ const loadContext = (run: Run) => ({
   notice: (message: string) => notice(run, message),
   signal: run.context.signal,
 })
-
-/** The ratio that a memory budget asks for, where none is given and a ratio makes the model smaller. */
-function ratioForMemory(
-  { options, device, context }: Run,
-  { method, ratio, targetParams, layers }: NonNullable<ResolvedOptions['prune']>,
-  { config }: OpenCheckpoint,
-): number | undefined {
-  const { memory, train } = options
-  if (memory === undefined || ratio !== undefined || targetParams !== undefined || !cutsStructures(method)) {
-    return ratio
-  }
-  const budget = { shape: trainingShape(options), choice: train, bytes: parseBytes(memory, 'memory') }
-  const chosen = ratioWithin(config, layersToPrune(config.numHiddenLayers, layers), budget, device)
-  context.emit({
-    type: 'notice',
-    message: `pruning ratio ${chosen}, the smallest that fits ${formatBytes(budget.bytes)}`,
-  })
-  return chosen
-}
