@@ -1,4 +1,5 @@
-// Packs what is published, from a built tree; package.json is private, so that nothing else is published by mistake:  node scripts/pack.mjs [folder, default build/packages]
+// Packs what is published, from a built tree:  node scripts/pack.mjs [folder, default build/packages]
+// The repository's own package.json is private, so that nothing else is published by mistake.
 //   loram                   TypeScript's output, and the native sources for `loram build`. No install script, and no
 //                           binding.gyp at its root, which npm would build
 //   @loram/cpu-linux-x64    the addon, which loram names as an optional dependency

@@ -57,6 +57,9 @@ async function* textRecords(file: string, asText: boolean): AsyncGenerator<DataR
   }
 }
 
+/** Whether a file's name says that it is plain text. */
+export const isTextFile = (file: string) => /\.(txt|md)(\.gz)?$/.test(file)
+
 type Kind = 'lines' | 'array' | 'text'
 
 async function* splitFile(file: string, asText: boolean): AsyncGenerator<Piece & { kind: Kind }> {
@@ -71,7 +74,7 @@ async function* splitFile(file: string, asText: boolean): AsyncGenerator<Piece &
 
 async function kindOf(file: string, asText: boolean): Promise<Kind> {
   const isNamedJson = /\.(jsonl|ndjson|json)(\.gz)?$/.test(file)
-  if (/\.(txt|md)(\.gz)?$/.test(file) || (asText && !isNamedJson)) return 'text'
+  if (isTextFile(file) || (asText && !isNamedJson)) return 'text'
   for await (const chunk of readChunks(file)) {
     const first = chunk.find((byte) => byte > 32)
     if (first !== undefined) return first === 0x5b ? 'array' : 'lines'

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { closeSync, fstatSync, fsyncSync, openSync, readSync } from 'node:fs'
 import { writeFully } from '../formats/atomic.ts'
 import { reading, writing } from '../formats/disk.ts'
+import { sha256 } from '../formats/sha256.ts'
 import { type Example, type Examples, ignoredTarget } from './encode.ts'
 
 /**
@@ -178,13 +179,9 @@ function read(fd: number, position: number, length: number): Buffer {
 }
 
 const largestRead = 2 ** 30
-const chunkBytes = 2 ** 20
 
 /** Whether its digest is that of what stands before. */
 function isWhole(fd: number): boolean {
   const end = fstatSync(fd).size - digestBytes
-  if (end < 0) return false
-  const hash = createHash('sha256')
-  for (let at = 0; at < end; at += chunkBytes) hash.update(read(fd, at, Math.min(chunkBytes, end - at)))
-  return hash.digest().equals(read(fd, end, digestBytes))
+  return end >= 0 && sha256(fd, end).equals(read(fd, end, digestBytes))
 }

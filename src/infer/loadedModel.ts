@@ -2,6 +2,7 @@ import type { z } from 'zod'
 import { firstOf } from '../data/encode.ts'
 import { dataFiles } from '../data/files.ts'
 import { corpusExamples, loadExamples } from '../data/index.ts'
+import { isTextFile } from '../data/records.ts'
 import type { DataStatistics } from '../data/statistics.ts'
 import { AbortError, ConfigError } from '../errors.ts'
 import { readAdapter } from '../formats/peft.ts'
@@ -66,8 +67,6 @@ export async function evaluateData(
     dataset.close()
   }
 }
-
-const isTextFile = (file: string) => /\.(txt|md)(\.gz)?$/.test(file)
 
 export interface Generation {
   text: string

@@ -78,12 +78,12 @@ export const buildFolders = [
 ] as const
 
 /** How the repository builds a library: in a clone, which unlike the published package has `src`, npm has none to install. */
-const buildInClone: Record<string, string> | undefined = existsSync(path.join(buildFolders[0], 'src'))
-  ? {
-      'loram.node': 'npm run build:native',
-      'loram_cuda.so': 'npm run install:nvcc && npm run build:cuda',
-    }
-  : undefined
+const buildInClone: Record<string, string> = {
+  'loram.node': 'npm run build:native',
+  'loram_cuda.so': 'npm run install:nvcc && npm run build:cuda',
+}
+
+const isClone = () => existsSync(path.join(buildFolders[0], 'src'))
 
 /** What was built here is taken before what was installed. */
 const candidates = (built: string, installed: string): string[] => [
@@ -134,7 +134,7 @@ function open(file: string): Addon | string {
 
 function addonRemedy(): string {
   if (libc() === 'not glibc') return 'use a system with glibc, such as the container image node:22-bookworm'
-  if (buildInClone) return `build it for this system with: ${buildInClone['loram.node']}`
+  if (isClone()) return `build it for this system with: ${buildInClone['loram.node']}`
   const build = 'build it for this system with: npx loram build'
   const needsNewerSystem = attempts.addon.some(({ failure }) => failure?.includes('not found (required by'))
   return needsNewerSystem || !isPrebuilt ? build : `npm install ${addonPackage}@${version}, or ${build}`
@@ -160,11 +160,11 @@ function tryCuda(addon: Addon): string {
 
 function missing(candidate: string): string {
   if (path.isAbsolute(candidate)) {
-    const command = candidate.startsWith(buildFolders[0]) && buildInClone?.[path.basename(candidate)]
-    return command ? `not built: ${command}` : 'not built'
+    const isHere = candidate.startsWith(buildFolders[0])
+    return isHere && isClone() ? `not built: ${buildInClone[path.basename(candidate)]}` : 'not built'
   }
   if (!isPrebuilt) return 'there is no such package'
-  if (buildInClone) return 'not installed'
+  if (isClone()) return 'not installed'
   const install = `not installed: npm install ${candidate}@${version}`
   return candidate === cudaPackage ? `${install}, or npx loram build --cuda --install-nvcc ./nvcc` : install
 }

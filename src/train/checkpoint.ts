@@ -1,5 +1,4 @@
-import { createHash } from 'node:crypto'
-import { closeSync, existsSync, openSync, readdirSync, readSync, renameSync, rmSync } from 'node:fs'
+import { closeSync, existsSync, fstatSync, openSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import path from 'node:path'
 import { z } from 'zod'
 import type { BatchState } from '../data/batches.ts'
@@ -8,6 +7,7 @@ import { RunError } from '../errors.ts'
 import { buildFolder, writeFileAtomic } from '../formats/atomic.ts'
 import { formatJson, readJsonObject } from '../formats/json.ts'
 import { openSafetensors, writeSafetensors } from '../formats/safetensors.ts'
+import { sha256 } from '../formats/sha256.ts'
 import { readPieces, writePieces } from '../tensor/pieces.ts'
 import type { Tensor } from '../tensor/tensor.ts'
 import type { AdamW } from './adamW.ts'
@@ -43,6 +43,9 @@ const stateSchema = z.object({
   sha256: z.record(z.string(), z.string()),
 })
 
+/** Both moments of AdamW, by their names in the file. */
+const momentsOf = ({ firstMoment, secondMoment }: AdamW) => ({ first_moment: firstMoment, second_moment: secondMoment })
+
 const folderOf = (dir: string, step: number) => path.join(dir, `step-${String(step).padStart(8, '0')}`)
 
 /**
@@ -58,20 +61,21 @@ export function saveCheckpoint(
   group: Group = alone,
 ): string {
   const folder = folderOf(dir, progress.step)
-  const { firstMoment, secondMoment } = optimizer
   if (!isFirst(group)) {
-    for (const part of [parameters.values, firstMoment, secondMoment]) parameters.gather(part, group)
+    for (const part of [parameters.values, ...Object.values(momentsOf(optimizer))]) parameters.gather(part, group)
     return folder
   }
   const replaced = `${folder}.replaced.tmp-${process.pid}`
   buildFolder(folder, (temporary) => {
     parameters.gather(parameters.values, group)
     saveParameters(path.join(temporary, parametersFile), parameters)
-    const moment = (part: Tensor): Saved => ({ shape: [parameters.size], tensor: () => parameters.gather(part, group) })
-    const moments = { first_moment: moment(firstMoment), second_moment: moment(secondMoment) }
-    saveTensors(path.join(temporary, optimizerFile), new Map(Object.entries(moments)))
+    const moments = Object.entries(momentsOf(optimizer)).map(([name, part]): [string, Saved] => [
+      name,
+      { shape: [parameters.size], tensor: () => parameters.gather(part, group) },
+    ])
+    saveTensors(path.join(temporary, optimizerFile), new Map(moments))
     const sha256 = Object.fromEntries(
-      [parametersFile, optimizerFile].map((name) => [name, sha256Of(path.join(temporary, name))]),
+      [parametersFile, optimizerFile].map((name) => [name, digestOf(path.join(temporary, name))]),
     )
     writeFileAtomic(path.join(temporary, stateFile), formatJson({ format_version: formatVersion, progress, sha256 }))
     // One of the same step stays until this one is whole
@@ -111,10 +115,11 @@ export function restoreNewest(
       continue
     }
     loadParameters(path.join(folder, parametersFile), parameters)
-    const { size } = parameters
-    loadTensors(path.join(folder, optimizerFile), { first_moment: [size], second_moment: [size] }, (name, readInto) => {
-      parameters.restore(name === 'first_moment' ? optimizer.firstMoment : optimizer.secondMoment, readInto)
-    })
+    const moments = new Map(Object.entries(momentsOf(optimizer)))
+    const shapes = new Map(Array.from(moments.keys(), (name) => [name, [parameters.size]]))
+    loadTensors(path.join(folder, optimizerFile), shapes, (name, readInto) =>
+      parameters.restore(moments.get(name)!, readInto),
+    )
     optimizer.step = state.progress.step
     return state.progress
   }
@@ -139,7 +144,7 @@ function readState(folder: string): z.infer<typeof stateSchema> | undefined {
     state &&
     Object.entries(state.sha256).every(([name, sha256]) => {
       const part = path.join(folder, name)
-      return existsSync(part) && sha256Of(part) === sha256
+      return existsSync(part) && digestOf(part) === sha256
     })
   return whole ? state : undefined
 }
@@ -152,19 +157,13 @@ function parsed(file: string): Record<string, unknown> | undefined {
   }
 }
 
-function sha256Of(file: string): string {
-  const hash = createHash('sha256')
-  const buffer = new Uint8Array(2 ** 23)
+function digestOf(file: string): string {
   const fd = openSync(file, 'r')
   try {
-    for (let count = 1; count > 0; ) {
-      count = readSync(fd, buffer)
-      hash.update(buffer.subarray(0, count))
-    }
+    return sha256(fd, fstatSync(fd).size).toString('hex')
   } finally {
     closeSync(fd)
   }
-  return hash.digest('hex')
 }
 
 /** The values of all parameters by name, in f32; what processes divide must be gathered. */
@@ -177,7 +176,7 @@ export function saveParameters(file: string, { byName }: ParameterSet): void {
 
 /** @throws {RunError} `E_RESUME`: they are those of another adapter or model */
 export function loadParameters(file: string, parameters: ParameterSet): void {
-  const shapes = Object.fromEntries(Array.from(parameters.byName, ([name, { value }]) => [name, value.shape]))
+  const shapes = new Map(Array.from(parameters.byName, ([name, { value }]) => [name, value.shape]))
   loadTensors(file, shapes, (name, readInto) => writePieces(parameters.get(name).value, readInto))
   parameters.round()
 }
@@ -197,18 +196,18 @@ type ReadInto = (target: Uint8Array, from: number) => void
 
 function loadTensors(
   file: string,
-  shapes: Record<string, readonly number[]>,
+  shapes: ReadonlyMap<string, readonly number[]>,
   load: (name: string, readInto: ReadInto) => void,
 ): void {
   const saved = openSafetensors(file)
   try {
-    const list = (of: [string, readonly number[]][]) =>
-      of.map(([name, shape]) => `${name} [${shape.join(', ')}]`).sort()
-    const expected = list(Object.entries(shapes))
-    const found = list(Array.from(saved.tensors, ([name, { shape }]) => [name, shape]))
-    const at = expected.findIndex((tensor, i) => tensor !== found[i])
-    if (at >= 0 || found.length !== expected.length) throw differs(file, expected[at], found[Math.max(at, 0)])
-    for (const name of Object.keys(shapes)) load(name, (target, from) => saved.readInto(name, target, from))
+    const describe = (name: string, shape: readonly number[]) => `${name} [${shape.join(', ')}]`
+    const expected = Array.from(shapes, ([name, shape]) => describe(name, shape)).sort()
+    const found = Array.from(saved.tensors, ([name, { shape }]) => describe(name, shape)).sort()
+    const longer = found.length > expected.length ? found : expected
+    const at = longer.findIndex((_, i) => expected[i] !== found[i])
+    if (at >= 0) throw differs(file, expected[at], found[at])
+    for (const name of shapes.keys()) load(name, (target, from) => saved.readInto(name, target, from))
   } finally {
     saved.close()
   }

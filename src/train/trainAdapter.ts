@@ -113,7 +113,8 @@ export function trainAdapter(
       },
       context,
     )
-    rotation?.before(optimizer.step) // the slice's pairs as training left the adapter
+    // Another slice is cut only where somebody looks at it
+    if (options.log.samples > 0) rotation?.before(optimizer.step)
     sample(progress.step)
     return { adapter: adapterFrom(parameters, lora, options.model), progress }
   })

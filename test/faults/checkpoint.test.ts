@@ -16,7 +16,7 @@ import { fileURLToPath } from 'node:url'
 import { afterAll, beforeEach, describe, expect, test } from 'vitest'
 import { cpu } from '../../src/tensor/device.ts'
 import { AdamW, adamWDefaults } from '../../src/train/adamW.ts'
-import { restoreNewest, saveCheckpoint } from '../../src/train/checkpoint.ts'
+import { loadParameters, restoreNewest, saveCheckpoint } from '../../src/train/checkpoint.ts'
 import { ParameterSet } from '../../src/train/parameters.ts'
 import { expectError } from '../formats/scratch.ts'
 import { generator } from '../ops/support.ts'
@@ -115,6 +115,9 @@ test('one of other parameters is refused by name', () => {
   expectError(() => restoreNewest(dir, parameters, new AdamW(parameters, adamWDefaults), () => {}), 'E_RESUME', {
     found,
   })
+  const none = new ParameterSet(cpu, new Map())
+  const details = { expected: 'no more tensors', found }
+  expectError(() => loadParameters(path.join(dir, 'step-00000001/parameters.safetensors'), none), 'E_RESUME', details)
 })
 
 test('only the newest are kept', () => {

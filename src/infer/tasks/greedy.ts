@@ -1,4 +1,3 @@
-import { refuse } from '../../data/conversations.ts'
 import type { DataRecord } from '../../data/records.ts'
 import { pairsIn } from '../../lora/attach.ts'
 import { encodeSegments, type Segment } from '../../tokenizer/segments.ts'
@@ -8,7 +7,7 @@ import { Engine } from '../engine.ts'
 import { generateDefaults } from '../generate.ts'
 import type { LoadedModel } from '../loadedModel.ts'
 import { TokenSequence } from '../tokenSequence.ts'
-import type { TaskOptions, TaskSizes } from './task.ts'
+import { type TaskOptions, type TaskSizes, tooLong } from './task.ts'
 
 /** A question as the model is given it. */
 export interface Prompt {
@@ -31,7 +30,13 @@ export function greedyTexts(
   const adapter = pairsIn(model)
   const answers = prompts.map(({ record, segments }) => {
     const ids = encodeSegments(tokenizer, segments).flatMap((run) => run.ids)
-    if (ids.length + maxNewTokens > sequenceLength) tooLong(record, ids.length, maxNewTokens, sequenceLength)
+    if (ids.length + maxNewTokens > sequenceLength) {
+      tooLong(record, sequenceLength, {
+        headline: 'the question and its answer are too long',
+        found: `${ids.length} and maxNewTokens ${maxNewTokens}`,
+        lowered: 'task.maxNewTokens or task.shotCount',
+      })
+    }
     const sequence = new TokenSequence(ids, adapter, model.config.eosTokenIds, { ...generateDefaults, maxNewTokens })
     return { sequence, writer: new CompletionWriter(sequence, tokenizer, stop), text: '' }
   })
@@ -47,13 +52,4 @@ export function greedyTexts(
     engine.dispose()
   }
   return answers.map(({ text }) => text)
-}
-
-function tooLong(record: DataRecord, prompt: number, maxNewTokens: number, sequenceLength: number): never {
-  return refuse(record, 'the question and its answer are too long', {
-    field: 'sequenceLength',
-    expected: `at most ${sequenceLength} tokens together`,
-    found: `${prompt} and maxNewTokens ${maxNewTokens}`,
-    remedy: 'raise sequenceLength, or lower task.maxNewTokens or task.shotCount',
-  })
 }

@@ -6,7 +6,7 @@ import type { Tokenizer } from '../../tokenizer/tokenizer.ts'
 import type { StopSignal } from '../../worker/protocol.ts'
 import type { LoadedModel } from '../loadedModel.ts'
 import { exampleLosses } from '../perplexity.ts'
-import { type Answer, type Ask, shotsText, type TaskOptions, type TaskSizes } from './task.ts'
+import { type Answer, type Ask, shotsText, type TaskOptions, type TaskSizes, tooLong } from './task.ts'
 
 /** `{ prompt, choices, answer }`; `answer` is the place of the right choice, from 0. */
 interface ChoiceQuestion {
@@ -29,22 +29,16 @@ export async function multipleChoice(
     const { prompt, choices, answer } = choiceQuestion(record)
     const examples = choices.map((choice) => continuation(tokenizer, shots + prompt, choice))
     const longest = Math.max(...examples.map(({ ids }) => ids.length))
-    if (longest > sizes.sequenceLength) tooLong(record, longest, sizes.sequenceLength)
+    if (longest > sizes.sequenceLength) {
+      const headline = 'the question and one of its choices are too long'
+      tooLong(record, sizes.sequenceLength, { headline, found: `${longest}`, lowered: 'task.shotCount' })
+    }
     const losses = exampleLosses(model, examples, sizes, signal)
     const chosen = indexOfLeast(losses)
     const normalized = indexOfLeast(losses.map((loss, i) => loss / [...choices[i]!].length))
     return { right: chosen === answer, rightNormalized: normalized === answer, chosen, expected: answer, losses }
   }
   return (records, signal) => records.map((record) => ask(record, signal))
-}
-
-function tooLong(record: DataRecord, tokens: number, sequenceLength: number): never {
-  return refuse(record, 'the question and one of its choices are too long', {
-    field: 'sequenceLength',
-    expected: `at most ${sequenceLength} tokens together`,
-    found: `${tokens}`,
-    remedy: 'raise sequenceLength, or lower task.shotCount',
-  })
 }
 
 function choiceQuestion(record: DataRecord): ChoiceQuestion {

@@ -1,4 +1,5 @@
 import type { z } from 'zod'
+import { refuse } from '../../data/conversations.ts'
 import { dataFiles } from '../../data/files.ts'
 import { type DataRecord, readRecords } from '../../data/records.ts'
 import { DataError } from '../../errors.ts'
@@ -42,4 +43,21 @@ export async function shotsText(
 ): Promise<string> {
   if (shots === undefined) return ''
   return (await firstRecords(shots, shotCount)).map((record) => `${solved(record)}\n\n`).join('')
+}
+
+/**
+ * Refuses a question that has no room in `sequenceLength`.
+ * @param lowered options that would make it shorter
+ */
+export function tooLong(
+  record: DataRecord,
+  sequenceLength: number,
+  { headline, found, lowered }: { headline: string; found: string; lowered: string },
+): never {
+  return refuse(record, headline, {
+    field: 'sequenceLength',
+    expected: `at most ${sequenceLength} tokens together`,
+    found,
+    remedy: `raise sequenceLength, or lower ${lowered}`,
+  })
 }
