@@ -22,8 +22,11 @@ const standIn = {
     const client = startThread({ rank, size, port: Number(id), answers: port2, arrived: arrived.buffer }, [port2])
     const exchange = (bytes) => {
       client.postMessage(bytes)
-      while (Atomics.wait(arrived, 0, 0, 10) === 'timed-out') if (isStopped()) throw new Error('another rank is gone')
-      Atomics.store(arrived, 0, 0)
+      // The flag alone tells: a wait may end by the notice of the answer before, which was already seen in its flag
+      while (Atomics.exchange(arrived, 0, 0) === 0) {
+        Atomics.wait(arrived, 0, 0, 10)
+        if (isStopped()) throw new Error('another rank is gone')
+      }
       return receiveMessageOnPort(port1).message
     }
     return collectives(rank, size, exchange, () => {
