@@ -1,11 +1,12 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { defineConfig } from 'vitest/config'
 
-// encoded by the sources of now, not of before
-const cache = mkdtempSync(path.join(os.tmpdir(), 'loram-cache-'))
-process.on('exit', () => rmSync(cache, { recursive: true, force: true }))
+// Holds what tests write, and what they encode by the sources of now. Their own processes are ended before they could remove it
+const scratch = mkdtempSync(path.join(os.tmpdir(), 'loram-test-'))
+chmodSync(scratch, 0o711) // one test works in it as another user
+process.on('exit', () => rmSync(scratch, { recursive: true, force: true }))
 
 // `--project gpu`: the tests that run on every device, on the GPU alone. Without it they are among all others.
 const onGpu = process.argv.some((argument) => /^(--project=)?gpu$/.test(argument))
@@ -20,7 +21,7 @@ export default defineConfig({
     include: onGpu ? testsOfDevices() : ['test/**/*.test.ts'],
     pool: 'forks',
     maxWorkers: Math.ceil(1.5 * os.availableParallelism()), // some tests wait for other processes
-    env: { XDG_CACHE_HOME: cache, ...(onGpu && { LORAM_TEST_DEVICE: 'cuda' }) },
+    env: { TMPDIR: scratch, XDG_CACHE_HOME: path.join(scratch, 'cache'), ...(onGpu && { LORAM_TEST_DEVICE: 'cuda' }) },
     testTimeout: 60_000,
     hookTimeout: 60_000,
     // .ci/run reads the totals from here

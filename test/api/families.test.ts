@@ -1,15 +1,14 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import os from 'node:os'
+import { writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { loadModel, merge, trainLoRAM } from 'loram'
-import { afterAll, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { openCheckpoint } from '../../src/formats/huggingFace.ts'
 import { readAdapter } from '../../src/formats/peft.ts'
 import { writeRecords, writeTinyModel } from '../cli/support.ts'
+import { scratchFolder } from '../formats/scratch.ts'
 import { onEveryDevice } from '../ops/support.ts'
 
-const folder = mkdtempSync(path.join(os.tmpdir(), 'loram-families-'))
-afterAll(() => rmSync(folder, { recursive: true }))
+const folder = scratchFolder()
 
 onEveryDevice('LoRAM', ({ kind }) => {
   test.each(['mistral', 'qwen2', 'qwen3'])('prunes, aligns, trains, recovers and generates with %s', async (name) => {

@@ -1,12 +1,12 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import os from 'node:os'
+import { writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { AbortError, type RunEvent, trainLoRAM } from 'loram'
-import { afterAll, beforeAll, expect } from 'vitest'
+import { beforeAll, expect } from 'vitest'
 import { writeTinyModel } from '../cli/support.ts'
+import { scratchFolder } from '../formats/scratch.ts'
 
 /** A folder of the test file's own, with a tiny model and what it learns. */
-export const folder = mkdtempSync(path.join(os.tmpdir(), 'loram api ✨ '))
+export const folder = scratchFolder('loram api ✨ ')
 export const model = path.join(folder, 'model')
 export const data = path.join(folder, 'train.jsonl')
 export const text = path.join(folder, 'corpus.txt')
@@ -17,7 +17,6 @@ beforeAll(() => {
   writeFileSync(data, records.map((record) => `${JSON.stringify(record)}\n`).join(''))
   writeFileSync(text, 'The quick brown fox jumps over the lazy dog. '.repeat(40))
 })
-afterAll(() => rmSync(folder, { recursive: true }))
 
 let runs = 0
 /** Ten steps on a pruned model of the tiny one; every call has an output of its own unless `over` names it. */

@@ -1,9 +1,8 @@
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import os from 'node:os'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { beforeAll, expect, test } from 'vitest'
 import { openJudge, prepareData } from '../../bench/lib/qualityData.mjs'
 import { optionsOf, runRecipe } from '../../bench/lib/qualityRun.mjs'
 import { factorName, factorOf, type Recipe, recipes } from '../../bench/lib/recipes.mjs'
@@ -14,9 +13,10 @@ import { cpu } from '../../src/tensor/device.ts'
 import { validate } from '../../src/validate.ts'
 import { neverAborted } from '../../src/worker/protocol.ts'
 import { writeTinyModel } from '../cli/support.ts'
+import { scratchFolder } from '../formats/scratch.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
-const scratch = mkdtempSync(path.join(os.tmpdir(), 'loram-quality-'))
+const scratch = scratchFolder()
 const at = (name: string) => path.join(scratch, name)
 const rows = ['base', 'lora', 'unstructured-magnitude']
 
@@ -29,7 +29,6 @@ beforeAll(() => {
   writeFileSync(at('brown.jsonl'), JSON.stringify({ text: 'some words' }))
   writeFileSync(at('code-alpaca-1k.json'), JSON.stringify([{ instruction: 'add', input: '1, 2', output: '3' }]))
 })
-afterAll(() => rmSync(scratch, { recursive: true }))
 
 const run = (script: string, ...args: string[]) => {
   const { status, stdout, stderr } = spawnSync(process.execPath, [path.join(root, 'bench', script), ...args], {

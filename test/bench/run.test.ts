@@ -1,14 +1,13 @@
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import os from 'node:os'
+import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { readResults } from '../../bench/lib/results.mjs'
+import { scratchFolder } from '../formats/scratch.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
-const scratch = mkdtempSync(path.join(os.tmpdir(), 'loram-bench-'))
-afterAll(() => rmSync(scratch, { recursive: true }))
+const scratch = scratchFolder()
 
 const at = (name: string) => path.join(scratch, name)
 const run = (script: string, ...args: string[]) =>

@@ -1,10 +1,10 @@
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
-import os from 'node:os'
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type LargeModel, loadModel } from 'loram'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { scratchFolder } from '../formats/scratch.ts'
 
 const at = (...parts: string[]) => path.join(fileURLToPath(new URL('../..', import.meta.url)), ...parts)
 
@@ -66,13 +66,12 @@ test('what scripts import is there', () => {
 })
 
 describe('npm run demo -- --quick --json', () => {
-  const output = mkdtempSync(path.join(os.tmpdir(), 'loram-demo-'))
+  const output = scratchFolder()
   let stdout: string
   beforeAll(() => {
     const args = [at('scripts/demo.mjs'), '--quick', '--json', '--output', path.join(output, 'out')]
     stdout = execFileSync(process.execPath, args, { cwd: at(), encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
   }, 120_000)
-  afterAll(() => rmSync(output, { recursive: true }))
 
   test('ends with a line of numbers about every model', () => {
     const { rows, seconds } = JSON.parse(stdout.trimEnd().split('\n').at(-1)!)

@@ -1,8 +1,8 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
-import os from 'node:os'
+import { existsSync, readFileSync, symlinkSync } from 'node:fs'
 import path from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
+import { scratchFolder } from '../formats/scratch.ts'
 import { freePort } from '../freePort.ts'
 import { type Block, blocks, commandsOf, root } from './blocks.ts'
 
@@ -36,13 +36,10 @@ const port = await freePort()
 const shell = blocks.filter(({ language }) => language === 'sh')
 
 describe.each([...new Set(shell.map(({ file }) => file))])('%s', (file) => {
-  const scratch = mkdtempSync(path.join(os.tmpdir(), 'loram-docs-'))
+  const scratch = scratchFolder()
   symlinkSync(path.join(root, 'demo'), path.join(scratch, 'demo'))
   let server: ChildProcess | undefined
-  afterAll(() => {
-    server?.kill()
-    rmSync(scratch, { recursive: true })
-  })
+  afterAll(() => void server?.kill())
   const commands = shell
     .filter((block) => block.file === file)
     .flatMap((block: Block) => commandsOf(block).map((command) => ({ command, line: block.line })))

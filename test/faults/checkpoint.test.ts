@@ -10,7 +10,6 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs'
-import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeEach, describe, expect, test } from 'vitest'
@@ -18,11 +17,10 @@ import { cpu } from '../../src/tensor/device.ts'
 import { AdamW, adamWDefaults } from '../../src/train/adamW.ts'
 import { loadParameters, restoreNewest, saveCheckpoint } from '../../src/train/checkpoint.ts'
 import { ParameterSet } from '../../src/train/parameters.ts'
-import { expectError } from '../formats/scratch.ts'
+import { expectError, scratchFolder } from '../formats/scratch.ts'
 import { generator } from '../ops/support.ts'
 
-const root = mkdtempSync(path.join(os.tmpdir(), 'loram-checkpoint-'))
-afterAll(() => rmSync(root, { recursive: true }))
+const root = scratchFolder()
 let dir = ''
 beforeEach(() => {
   dir = mkdtempSync(path.join(root, 'run-'))

@@ -1,19 +1,17 @@
 import { execFile } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
-import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { beforeAll, expect, test } from 'vitest'
 import { writeRecords, writeTinyModel } from '../cli/support.ts'
+import { scratchFolder } from '../formats/scratch.ts'
 
-const root = mkdtempSync(path.join(os.tmpdir(), 'loram-lifecycle-'))
+const root = scratchFolder()
 const script = fileURLToPath(new URL('lifecycle.mjs', import.meta.url))
 
 beforeAll(() => {
   writeTinyModel(path.join(root, 'model'))
   writeRecords(path.join(root, 'train.jsonl'), 20)
 })
-afterAll(() => rmSync(root, { recursive: true }))
 
 interface Outcome {
   code: number | string | null

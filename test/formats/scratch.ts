@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterAll, expect } from 'vitest'
 
-/** A new folder that is removed after the file's tests. */
-export function scratchFolder(): string {
-  const dir = mkdtempSync(path.join(tmpdir(), 'loram-'))
+/** A new folder that is removed after the file's tests, with a name that begins so. */
+export function scratchFolder(prefix = 'loram-'): string {
+  const dir = mkdtempSync(path.join(tmpdir(), prefix))
   afterAll(() => rmSync(dir, { recursive: true, force: true }))
   return dir
 }

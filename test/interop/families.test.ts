@@ -1,12 +1,12 @@
 import { execFileSync } from 'node:child_process'
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import os from 'node:os'
+import { cpSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { expectedTensors } from '../../src/model/config.ts'
 import { openModelFolder } from '../../src/model/open.ts'
 import { openTrainable } from '../../src/train/align.ts'
+import { scratchFolder } from '../formats/scratch.ts'
 import { goldenPath } from '../golden.ts'
 import { expectGolden, forwardLogits, loadDirectory } from '../model/support.ts'
 import { onEveryDevice, readTensors } from '../ops/support.ts'
@@ -26,8 +26,7 @@ const cases: [string, object][] = [
 ]
 
 describe.skipIf(!python)(`transformers computes what loram does (skipped: ${python ? '' : reason})`, () => {
-  const folder = mkdtempSync(path.join(os.tmpdir(), 'loram-interop-'))
-  afterAll(() => rmSync(folder, { recursive: true }))
+  const folder = scratchFolder()
   const ids = Int32Array.from({ length: 40 }, (_, i) => (7 * i * i + 3) % 160)
   const targets = ids.map((_, i) => ids[i + 1] ?? -100)
   const micro = { ids, targets, positions: ids.map((_, i) => i), bounds: Int32Array.of(0, ids.length) }

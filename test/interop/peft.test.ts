@@ -1,14 +1,13 @@
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
-import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { merge, trainLoRAM } from 'loram'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test } from 'vitest'
 import { readAdapter } from '../../src/formats/peft.ts'
 import { attachAdapter } from '../../src/lora/attach.ts'
 import { cpu } from '../../src/tensor/device.ts'
 import { writeRecords, writeTinyModel } from '../cli/support.ts'
+import { scratchFolder } from '../formats/scratch.ts'
 import { forwardLogits, loadDirectory } from '../model/support.ts'
 
 const python = process.env.LORAM_PEER_PYTHON
@@ -24,7 +23,7 @@ const models: { golden: string[]; layers: [number, number]; mergeError: number }
 const title = `transformers and PEFT read what loram writes (skipped: ${python ? '' : reason})`
 
 describe.skipIf(!python).each(models)(`${title}: $golden.1`, ({ golden, layers, mergeError }) => {
-  const folder = mkdtempSync(path.join(os.tmpdir(), 'loram-interop-'))
+  const folder = scratchFolder()
   const at = (name: string) => path.join(folder, name)
   const ids = Int32Array.from({ length: 24 }, (_, i) => (7 * i + 3) % 160)
   const micro = { ids, targets: ids, positions: ids.map((_, i) => i), bounds: Int32Array.of(0, ids.length) }
@@ -50,7 +49,6 @@ describe.skipIf(!python).each(models)(`${title}: $golden.1`, ({ golden, layers, 
     })
     await merge({ model: at('model'), adapter: at('adapter'), output: at('merged') })
   }, 60_000)
-  afterAll(() => rmSync(folder, { recursive: true }))
 
   test('the recovered adapter, on the original model', () => {
     expect(difference(ours(at('model'), at('adapter')), ours(at('model')))).toBeGreaterThan(1e-2)

@@ -1,27 +1,26 @@
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import os from 'node:os'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { evaluate } from 'loram'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test } from 'vitest'
 import { toBf16, toFloat32 } from '../../src/formats/float32.ts'
 import { openCheckpoint } from '../../src/formats/huggingFace.ts'
 import { loadTokenizer } from '../../src/tokenizer/tokenizer.ts'
+import { scratchFolder } from '../formats/scratch.ts'
 
 const shared = fileURLToPath(new URL('../../../shared', import.meta.url))
 const gguf = path.join(shared, 'models/SmolLM2-135M-Instruct.Q4_1.gguf')
 const isThere = existsSync(gguf)
 
 describe.skipIf(!isThere)(`SmolLM2-135M (skipped: ${isThere ? '' : `${gguf} is not there`})`, () => {
-  const root = mkdtempSync(path.join(os.tmpdir(), 'loram-smollm2-'))
+  const root = scratchFolder()
   const model = path.join(root, 'model')
   const text = path.join(root, 'wikitext.txt')
   beforeAll(() => {
     execFileSync(process.execPath, [path.join(shared, 'tools/gguf-to-hf.mjs'), gguf, model])
     writeFileSync(text, readFileSync(path.join(shared, 'data/wikitext-2/test.txt'), 'utf8').slice(0, 60_000))
   })
-  afterAll(() => rmSync(root, { recursive: true }))
 
   // 29.595 is what transformers gives in fp32 for the first 8192 tokens as 16 rows of 512. For 2 of these rows loram gives
   // the other number, in a run whose 16 rows agree.

@@ -1,18 +1,16 @@
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import os from 'node:os'
+import { cpSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { afterAll, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { MemoryError } from '../../src/errors.ts'
 import { openModelFolder, readModel } from '../../src/model/open.ts'
 import { cpu } from '../../src/tensor/device.ts'
 import type { Device, Tensor } from '../../src/tensor/tensor.ts'
-import { expectError } from '../formats/scratch.ts'
+import { expectError, scratchFolder } from '../formats/scratch.ts'
 import { goldenPath } from '../golden.ts'
 import { onEveryDevice } from '../ops/support.ts'
 import { loadDirectory } from './support.ts'
 
-const root = mkdtempSync(path.join(os.tmpdir(), 'loram-weights-'))
-afterAll(() => rmSync(root, { recursive: true }))
+const root = scratchFolder()
 
 onEveryDevice('a model that does not fit', (device) => {
   test('leaves nothing where it was read to', () => {

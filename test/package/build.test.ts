@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { chmodSync, chownSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test } from 'vitest'
 import { fromRoot, installPacked, type Project } from './project.ts'
 
 // .ci/run sets it: each build takes a minute
@@ -15,7 +15,6 @@ describe.skipIf(!isAsked)(`in a project with the packed tarballs${reason}`, () =
     project = installPacked(fromRoot('node_modules/node-gyp'), fromRoot('node_modules/node-addon-api'))
     rmSync(path.join(project.folder, 'node_modules/@loram'), { recursive: true })
   }, 180_000)
-  afterAll(() => rmSync(path.dirname(project.folder), { recursive: true }))
   const lastLine = (text: string) => JSON.parse(text.trim().split('\n').at(-1)!)
 
   test('loram build makes the addon that is then taken', minutes, () => {
@@ -37,7 +36,13 @@ describe.skipIf(!isAsked)(`in a project with the packed tarballs${reason}`, () =
       lastLine(
         execFileSync(process.execPath, ['node_modules/loram/dist/cli/main.js', ...args, '--json'], {
           cwd: project.folder,
-          env: { ...process.env, CCACHE_DISABLE: '1', HOME: home, XDG_CACHE_HOME: path.join(home, 'cache') },
+          env: {
+            ...process.env,
+            CCACHE_DISABLE: '1',
+            HOME: home,
+            TMPDIR: home,
+            XDG_CACHE_HOME: path.join(home, 'cache'),
+          },
           ...(process.getuid!() === 0 && { uid: nobody, gid: nobody }), // root writes anywhere
           encoding: 'utf8',
         }),

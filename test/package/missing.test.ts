@@ -1,12 +1,11 @@
 import { execFileSync, spawnSync } from 'node:child_process'
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
-import os from 'node:os'
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { afterAll, beforeEach, describe, expect, test } from 'vitest'
+import { beforeEach, describe, expect, test } from 'vitest'
+import { scratchFolder } from '../formats/scratch.ts'
 import { fromRoot } from './project.ts'
 
-const scratch = mkdtempSync(path.join(os.tmpdir(), 'loram-missing-'))
-afterAll(() => rmSync(scratch, { recursive: true }))
+const scratch = scratchFolder()
 const { version, dependencies } = JSON.parse(readFileSync(fromRoot('package.json'), 'utf8'))
 const older = '0.0.9'
 

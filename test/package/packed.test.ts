@@ -1,6 +1,6 @@
-import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test } from 'vitest'
 import { fromRoot, installPacked, type Project } from './project.ts'
 
 const quantize = `
@@ -12,7 +12,6 @@ describe('the packed tarballs in an empty project', () => {
   beforeAll(() => {
     project = installPacked()
   }, 180_000)
-  afterAll(() => rmSync(path.dirname(project.folder), { recursive: true }))
 
   test('hold no install script and no binding.gyp at the root, and the sources of the addon', () => {
     const manifest = JSON.parse(readFileSync(path.join(project.folder, 'node_modules/loram/package.json'), 'utf8'))

@@ -1,10 +1,11 @@
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readdirSync, writeFileSync } from 'node:fs'
-import os from 'node:os'
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { scratchFolder } from '../formats/scratch.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
+const scratch = scratchFolder()
 
 /** An empty project with the packed tarballs, installed by `npm ci` as CI does, without install scripts. */
 export interface Project {
@@ -16,10 +17,7 @@ export interface Project {
 
 /** @param others what else the project depends on, as npm's command line takes it */
 export function installPacked(...others: string[]): Project {
-  const folder = path.join(
-    mkdtempSync(path.join(os.tmpdir(), 'loram-package-')),
-    'a project, with spaces, ümlauts and 日本語',
-  )
+  const folder = path.join(scratch, 'a project, with spaces, ümlauts and 日本語')
   const tarballs = path.join(folder, 'tarballs')
   mkdirSync(folder)
   const run = (command: string, ...args: string[]) =>

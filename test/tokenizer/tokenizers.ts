@@ -1,14 +1,13 @@
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { loadTokenizer, type Tokenizer } from '../../src/tokenizer/tokenizer.ts'
+import { scratchFolder } from '../formats/scratch.ts'
 
 export const shared = fileURLToPath(new URL('../../../shared', import.meta.url))
 
-const root = mkdtempSync(path.join(os.tmpdir(), 'loram test ü-'))
-process.on('exit', () => rmSync(root, { recursive: true, force: true }))
+const root = scratchFolder('loram test ü-')
 
 /** A new directory that is gone when the tests end. */
 export function temporaryDir(): string {
