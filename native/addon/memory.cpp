@@ -73,18 +73,11 @@ void download(const Napi::CallbackInfo& info) {
   copyRange(info, [](const Storage& storage, const Pieces& pieces, void* host) { storage.download(pieces, host); });
 }
 
-// fill(byte): all of the tensor in the frame. On the GPU that is the padding of its rows too; on the CPU what lies between
-// rows belongs to others.
+// fill(byte): all of the tensor in the frame, and the padding between its rows.
 void fill(const Napi::CallbackInfo& info) {
   const View view = Memory::of(info.Env()).view(info.Env());
   const auto value = static_cast<uint8_t>(info[0].As<Napi::Number>().Uint32Value());
-  const Tensor& tensor = view.tensor;
-  const bool isWhole = view.storage->device != Device::cpu || tensor.pitch == tensor.columns();
-  const int64_t rows = isWhole ? 1 : tensor.rows(), size = bytesPerElement(tensor.dtype);
-  const int64_t bytes = isWhole ? tensor.bytes() : tensor.columns() * size;
-  typed(info.Env(), [&] {
-    for (int64_t i = 0; i < rows; i++) view.storage->fill(view.offset + i * tensor.pitch * size, value, bytes);
-  });
+  typed(info.Env(), [&] { view.storage->fill(view.offset, value, view.tensor.bytes()); });
 }
 
 // transfer(): copies the first tensor in the frame over the second, padding included.

@@ -13,7 +13,7 @@ using cudaStream_t = struct CUstream_st*;  // as CUDA's headers declare it, whic
 namespace loram {
 
 // c = alpha * op(a) * op(b) + beta * c, with op the identity or the transpose. beta 0 does not read c. With left and right
-// LoRA's part rides along: alpha * (op(a) * op(b) + left * op(right)).
+// LoRA's part rides along: alpha * (op(a) * op(b) + left * op(right)); then a is not transposed.
 struct Gemm {
   static constexpr auto name = "gemm";
   Tensor a;  // op(a) is [M, K]   float

@@ -4,7 +4,7 @@ import { KvCache } from '../model/kvCache.ts'
 import { logitsOf, type Model, modelForward } from '../model/model.ts'
 import { gatherRows } from '../native/gather.ts'
 import { Arena } from '../tensor/arena.ts'
-import { tensorFrom } from '../tensor/tensor.ts'
+import { allOrNothing, tensorFrom } from '../tensor/tensor.ts'
 import { toDevice } from '../train/step.ts'
 
 /** A sequence of tokens that the engine continues. */
@@ -63,8 +63,12 @@ export class Engine {
       usePairs(model, adapter)
       return workBytes(model, (twin, meta) => largestPasses(twin, meta, slots, capacity, adapter))
     })
-    this.arena = new Arena(model.device, Math.max(...bytes))
-    this.cache = new KvCache(model, slots, capacity)
+    const { arena, cache } = allOrNothing(() => ({
+      arena: new Arena(model.device, Math.max(...bytes)),
+      cache: new KvCache(model, slots, capacity),
+    }))
+    this.arena = arena
+    this.cache = cache
   }
 
   get isIdle(): boolean {

@@ -11,6 +11,7 @@ import type { Model } from '../model/model.ts'
 import { type Loading, openModelFolder, readModel } from '../model/open.ts'
 import type { evaluateOptions, inferenceOptions } from '../options/index.ts'
 import { openDevice } from '../tensor/device.ts'
+import { allOrNothing } from '../tensor/tensor.ts'
 import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts'
 import { type Context, type StopSignal, stopIfAborted } from '../worker/protocol.ts'
 import { type GenerateOptions, generateDefaults, generateText } from './generate.ts'
@@ -40,8 +41,10 @@ export function loadWithAdapters(
   const tokenizer = loadTokenizer(dir)
   const trained = adapterDirs.map(readAdapter)
   for (const adapter of trained) requireBase(adapter, source.checkpoint)
-  const { model, loading } = readModel(source, openDevice(device), holding)
-  return { loaded: { model, tokenizer, loading }, adapters: trained.map((adapter) => pairsOf(model, adapter)) }
+  return allOrNothing(() => {
+    const { model, loading } = readModel(source, openDevice(device), holding)
+    return { loaded: { model, tokenizer, loading }, adapters: trained.map((adapter) => pairsOf(model, adapter)) }
+  })
 }
 
 /** With what `sequenceLength` took from records: of all the data, whatever `limit` evaluates of them. */

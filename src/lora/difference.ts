@@ -1,6 +1,6 @@
 import { randomIntegers } from '../data/random.ts'
 import { arenaFor } from '../memory/measure.ts'
-import { disposeModel, logitsOf, type Model, modelForward } from '../model/model.ts'
+import { logitsOf, type Model, modelForward } from '../model/model.ts'
 import { openModelFolder, readModel } from '../model/open.ts'
 import type { Arena } from '../tensor/arena.ts'
 import { cpu } from '../tensor/device.ts'
@@ -45,11 +45,11 @@ export function logitDifference(baseDir: string, adapter: Adapter, mergedDir: st
 
 function withModel<Result>(dir: string, work: (model: Model) => Result): Result {
   const source = openModelFolder(dir)
-  const { model } = readModel(source, cpu, { quantize: 'none' })
+  const { model, dispose } = readModel(source, cpu, { quantize: 'none' })
   try {
     return work(model)
   } finally {
-    disposeModel(model)
+    dispose()
     source.checkpoint.close()
   }
 }

@@ -11,6 +11,7 @@ import { type RecomputeChoice, type RecomputePlan, recomputePlans } from '../tra
 import { accumulate } from '../train/step.ts'
 import { firstThat } from './budget.ts'
 import { arenaBytes, fullMicroBatch } from './measure.ts'
+import { scratchBytes } from './scratch.ts'
 
 /** Bytes on each of several GPUs that align all weights of a model together. */
 export interface AlignmentPlan {
@@ -22,6 +23,8 @@ export interface AlignmentPlan {
     /** Each GPU's part of the optimizer's state, and of the weights in f32 where they are divided. */
     state: number
     activations: number
+    /** The most that one op takes on the GPU beside the arena. */
+    scratch: number
     total: number
   }
   recompute: RecomputePlan
@@ -51,18 +54,19 @@ export function planAlignment(
   const model = buildModel(config, meta, { linear: weight, table: weight, vector: weight })
   trainWeights(model, parameters)
   const moments = firstMoment.bytes + secondMoment.bytes
+  const tokens = microBatchSize * sequenceLength
   const constant = {
     weights: heldBytes(model),
     gradients: parameters.grads.bytes,
     state: parameters.isDivided ? moments + parameters.values.bytes : moments,
+    scratch: scratchBytes(model, tokens, device),
   }
-  const tokens = microBatchSize * sequenceLength
   const planOf = (recompute: RecomputePlan): AlignmentPlan => {
     const activations = arenaBytes(device, (arena) => {
       const host = hostInputs(arena, recompute, tokens, config.hiddenSize)
       accumulate({ model, arena, host, recompute }, fullMicroBatch(tokens), 1, zeros(arena, [1], 'f32'))
     })
-    const total = constant.weights + constant.gradients + constant.state + activations
+    const total = Object.values(constant).reduce((sum, bytes) => sum + bytes) + activations
     return { gpus, bytes: { ...constant, activations, total }, recompute, fits: total <= budget }
   }
   return planOf(firstThat(recomputePlans(choice, config.layers.length, device), (plan) => planOf(plan).fits))

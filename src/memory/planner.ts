@@ -3,9 +3,7 @@ import { expectedTensors, type LlamaConfig } from '../model/config.ts'
 import { tensorsOf, type Weight } from '../model/linear.ts'
 import { linears, type Model, norms, projectionNames } from '../model/model.ts'
 import type { Holding } from '../model/weights.ts'
-import { attentionScratchBytes } from '../native/attention.ts'
-import { loraScratchBytes } from '../native/loraLinear.ts'
-import { nf4ScratchBytes, nf4Sizes } from '../native/nf4.ts'
+import { nf4Sizes } from '../native/nf4.ts'
 import type { Arena } from '../tensor/arena.ts'
 import { elements } from '../tensor/dtype.ts'
 import type { Device } from '../tensor/tensor.ts'
@@ -14,6 +12,7 @@ import { hostInputs } from '../train/layerInputs.ts'
 import type { RecomputePlan } from '../train/recompute.ts'
 import { trainStep } from '../train/step.ts'
 import { arenaBytes, fullMicroBatch, metaModel } from './measure.ts'
+import { scratchBytes } from './scratch.ts'
 
 /** What decides how much memory training takes. Where `quantizeTables` is not given, a budget decides. */
 export interface TrainingShape extends Holding {
@@ -40,7 +39,7 @@ export interface MemoryPlan {
     adapter: number
     /** The arena of a step with the largest micro-batch. */
     activations: number
-    /** The most that one op takes on the GPU beside the arena: for the largest matrix in NF4, or for long sequences. */
+    /** The most that one op takes on the GPU beside the arena: for its largest matrix, or for long sequences. */
     scratch: number
     /** All of the above: on the GPU, what must be free there. */
     total: number
@@ -77,18 +76,6 @@ export function modelBytes(model: Model): Pick<MemoryPlan['bytes'], 'tables' | '
     projections: sum(projections.flatMap(([, { weight, bias }]) => (bias ? [weight, bias.values] : [weight]))),
     norms: sum(Array.from(norms(model).values(), ({ weight }) => weight)),
   }
-}
-
-/** The most that one op takes on the GPU beside the arena. */
-function scratchBytes(model: Model, tokens: number, device: Device): number {
-  if (device.activations === 'f32') return 0
-  const weights = Array.from(linears(model).values(), ({ weight }) => weight)
-  const pairs = model.layers.flatMap((layer) => projectionNames.flatMap((projection) => layer[projection].lora ?? []))
-  return Math.max(
-    ...weights.map((weight) => ('packed' in weight ? nf4ScratchBytes(weight.shape, device) : 0)),
-    ...pairs.map(({ b }) => loraScratchBytes(tokens, b)),
-    ...model.config.layers.map(({ numAttentionHeads }) => attentionScratchBytes(tokens, numAttentionHeads)),
-  )
 }
 
 /**

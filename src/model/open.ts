@@ -2,10 +2,9 @@ import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { type Checkpoint, expectTensors, openCheckpoint } from '../formats/huggingFace.ts'
 import { readJsonObject } from '../formats/json.ts'
-import type { Device } from '../tensor/tensor.ts'
+import { allOrNothing, type Device } from '../tensor/tensor.ts'
 import type { Layer } from './block.ts'
 import { expectedTensors, type LlamaConfig, parseConfig } from './config.ts'
-import { tensorsOf, type Weight } from './linear.ts'
 import { buildLayer, buildModel, disposeLayer, disposeModel, heldBytes, type Model } from './model.ts'
 import { checkpointSource, type Holding } from './weights.ts'
 
@@ -50,26 +49,12 @@ export function readModel(
   { checkpoint, config }: OpenCheckpoint,
   device: Device,
   holding: Holding,
-): { model: Model; loading: Loading } {
+): { model: Model; loading: Loading; dispose(): void } {
   const began = performance.now()
   const source = checkpointSource(checkpoint, device, { ...holding, checkFinite: true })
-  const read: Weight[] = []
-  const counted =
-    <Held extends Weight>(weightOf: (name: string, shape: readonly number[]) => Held) =>
-    (name: string, shape: readonly number[]): Held => {
-      const weight = weightOf(name, shape)
-      read.push(weight)
-      return weight
-    }
-  try {
-    const { linear, table, vector } = source
-    const counting = { linear: counted(linear), table: counted(table), vector: counted(vector) }
-    const model = buildModel(config, device, counting)
-    return { model, loading: { seconds: (performance.now() - began) / 1000, bytes: heldBytes(model) } }
-  } catch (error) {
-    for (const tensor of read.flatMap(tensorsOf)) tensor.dispose()
-    throw error
-  }
+  const model = allOrNothing(() => buildModel(config, device, source))
+  const loading = { seconds: (performance.now() - began) / 1000, bytes: heldBytes(model) }
+  return { model, loading, dispose: () => disposeModel(model) }
 }
 
 /**

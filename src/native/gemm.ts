@@ -1,3 +1,4 @@
+import { OpError } from '../errors.ts'
 import type { Tensor } from '../tensor/tensor.ts'
 import { call } from './call.ts'
 import { match } from './shapes.ts'
@@ -19,16 +20,24 @@ export interface GemmOptions {
   alpha?: number
   /** 0 (the default) overwrites `c` without reading it. */
   beta?: number
+  /** Not where `a` is transposed. */
   lowRank?: LowRank | undefined
 }
 
 /**
  * Matrix product `c = alpha * op(a) * op(b) + beta * c`, summed in f32: `a` [M, K], `b` [K, N] f32 or bf16, `c` [M, N],
  * each of its own dtype, with `a` or `b` stored the other way round where `options` say so. `c` must not overlap `a` or `b`.
- * @throws {OpError} `E_OP`: the shapes or dtypes do not fit.
+ * @throws {OpError} `E_OP`: the shapes, dtypes or options do not fit.
  */
 export function gemm(a: Tensor, b: Tensor, c: Tensor, options: GemmOptions = {}): void {
   const { transposeA = false, transposeB = false, alpha = 1, beta = 0, lowRank } = options
+  if (transposeA && lowRank) {
+    throw new OpError('E_OP', 'gemm: a low-rank part rides along only where a is not transposed', {
+      field: 'transposeA',
+      expected: 'false with lowRank',
+      found: 'true',
+    })
+  }
   match('gemm', {
     a: [a, transposeA ? 'K M' : 'M K', 'float', 'strided'],
     b: [b, transposeB ? 'N K' : 'K N', 'f32 bf16', 'strided'],

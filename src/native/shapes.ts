@@ -1,10 +1,11 @@
 import { OpError } from '../errors.ts'
+import { bytesPerElement } from '../tensor/dtype.ts'
 import type { Device, Tensor } from '../tensor/tensor.ts'
 
 /**
  * A tensor, the names of its dimensions in order (`'rows dim'`, or `['rows', 64]` where a size is known), and the dtypes it
- * may have (`'f32 bf16'`; `'float'` are those that its device computes in: f32, and its dtype of activations). On the CPU a
- * matrix must be whole unless it is `'strided'`, and may be columns of a wider one.
+ * may have (`'f32 bf16'`; `'float'` are those that its device computes in: f32, and its dtype of activations). A matrix must
+ * be whole unless it is `'strided'`, and may be columns of a wider one; on the GPU from a multiple of 16 bytes on.
  */
 type Rule = readonly [
   tensor: Tensor,
@@ -45,12 +46,18 @@ function fits([tensor, dimensions, dtypes, layout]: Rule, device: Device, sizes:
     if (typeof dimension === 'string') sizes[dimension] ??= shape[i]!
     if (shape[i] !== (typeof dimension === 'string' ? sizes[dimension] : dimension)) return false
   }
-  if (layout !== 'strided' && isStrided(tensor)) return false
+  if (layout === 'strided' ? isMisaligned(tensor) : tensor.isStrided) return false
   return tensor.device.kind === device.kind && dtypesOf(dtypes, device).includes(tensor.dtype)
 }
 
-const isStrided = ({ device, shape, pitch }: Tensor) =>
-  device.kind === 'cpu' && shape.length > 1 && pitch !== shape.at(-1)
+/** Rows that are whole lines of 16 bytes are read and written so by the GPU, and those of bf16 are never anything else. */
+function isMisaligned({ device, dtype, memory, pitch }: Tensor): boolean {
+  if (device.rowAlignment === 1) return false
+  const hasLines = (pitch * bytesPerElement[dtype]) % lineBytes === 0
+  return hasLines ? memory.byteOffset % lineBytes > 0 : dtype === 'bf16'
+}
+
+const lineBytes = 16
 
 const floats = { f32: ['f32'], bf16: ['f32', 'bf16'] } as const
 
@@ -73,7 +80,7 @@ function wordsOf(text: string): readonly string[] {
 function misfit(
   op: string,
   name: string,
-  [tensor, dimensions, dtypes]: Rule,
+  [tensor, dimensions, dtypes, layout]: Rule,
   device: Device,
   sizes: Record<string, number>,
 ): OpError {
@@ -84,6 +91,11 @@ function misfit(
   return new OpError('E_OP', `${op}: ${name} does not fit`, {
     tensor: name,
     expected: `[${wanted.join(', ')}] ${dtypesOf(dtypes, device).join(' or ')} on ${device.kind}`,
-    found: `[${shape.join(', ')}] ${dtype} on ${tensor.device.kind}${isStrided(tensor) ? ', columns of a wider matrix' : ''}`,
+    found: `[${shape.join(', ')}] ${dtype} on ${tensor.device.kind}${placeOf(tensor, layout)}`,
   })
+}
+
+function placeOf(tensor: Tensor, layout: Rule[3]): string {
+  if (layout === 'strided') return isMisaligned(tensor) ? ', not on multiples of 16 bytes' : ''
+  return tensor.isStrided ? ', columns of a wider matrix' : ''
 }

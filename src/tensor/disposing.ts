@@ -1,15 +1,20 @@
+import { allOrNothing } from './tensor.ts'
+
 interface Owner {
   dispose(): void
 }
 
 /**
- * Runs `body`, and disposes of what it gave to `own` when it returns or throws: then the device has that memory back at once,
- * also where a later allocation failed.
+ * Runs `body`, and disposes of what it made by `own` when it returns or throws: then the device has that memory back at once,
+ * also where an allocation failed in the midst of it.
  */
-export function disposing<Result>(body: (own: <Owned extends Owner | undefined>(owned: Owned) => Owned) => Result) {
+export function disposing<Result>(
+  body: (own: <Owned extends Owner | undefined>(make: () => Owned) => Owned) => Result,
+) {
   const owners: Owner[] = []
   try {
-    return body((owned) => {
+    return body((make) => {
+      const owned = allOrNothing(make)
       if (owned) owners.push(owned)
       return owned
     })

@@ -58,6 +58,7 @@ export class Tensor {
   readonly memory: Memory
   /** Elements from one row of the last dimension to the next. */
   readonly pitch: number
+  private readonly isCut: boolean
 
   constructor(
     device: Device,
@@ -65,12 +66,20 @@ export class Tensor {
     dtype: DType,
     memory: Memory,
     pitch = pitchOf(device, shape, dtype),
+    isCut = false,
   ) {
     this.device = device
     this.dtype = dtype
     this.shape = shape
     this.memory = memory
     this.pitch = pitch
+    this.isCut = isCut
+  }
+
+  /** Whether it is columns of a wider matrix: what lies between its rows belongs to others. */
+  get isStrided(): boolean {
+    const { device, shape, dtype, pitch } = this
+    return this.isCut || (shape.length > 1 && pitch !== shape.at(-1) && pitch !== pitchOf(device, shape, dtype))
   }
 
   get elements(): number {
@@ -89,8 +98,7 @@ export class Tensor {
 
   /** What lies in its memory from element `from` on, padding counted, as a view of `shape`. */
   slice(from: number, shape: readonly number[], pitch = pitchOf(this.device, shape, this.dtype)): Tensor {
-    const byteOffset = this.memory.byteOffset + from * bytesPerElement[this.dtype]
-    return new Tensor(this.device, shape, this.dtype, { storage: this.memory.storage, byteOffset }, pitch)
+    return this.view(from, shape, pitch, false)
   }
 
   /** Rows `[from, to)` of the first dimension, as a view. */
@@ -98,12 +106,17 @@ export class Tensor {
     const [, ...rest] = this.shape
     if (rest.length === 0) return this.slice(from, [to - from])
     const row = elements(rest.slice(0, -1)) * this.pitch
-    return this.slice(from * row, [to - from, ...rest], this.pitch)
+    return this.view(from * row, [to - from, ...rest], this.pitch, this.isCut)
   }
 
   /** Columns `[from, to)` of a matrix, as a view. */
   columns(from: number, to: number): Tensor {
-    return this.slice(from, [this.shape[0]!, to - from], this.pitch)
+    return this.view(from, [this.shape[0]!, to - from], this.pitch, to - from < this.shape[1]! || this.isCut)
+  }
+
+  private view(from: number, shape: readonly number[], pitch: number, isCut: boolean): Tensor {
+    const byteOffset = this.memory.byteOffset + from * bytesPerElement[this.dtype]
+    return new Tensor(this.device, shape, this.dtype, { storage: this.memory.storage, byteOffset }, pitch, isCut)
   }
 
   /** Copies host bytes into the tensor from byte `byteOffset` of its values on. */
@@ -125,7 +138,8 @@ export class Tensor {
   }
 
   zero(): this {
-    this.onData((addon) => addon.fill(0))
+    if (this.isStrided) for (let i = 0; i < this.shape[0]!; i++) this.rows(i, i + 1).onData((addon) => addon.fill(0))
+    else this.onData((addon) => addon.fill(0))
     return this
   }
 
@@ -151,9 +165,31 @@ export class Tensor {
   }
 }
 
+/** What {@link allOrNothing} would give back now. */
+let taken: StorageHandle[] | undefined
+
 /** Zeroed memory of a device; none on meta. */
 export function allocate(kind: DeviceKind, bytes: number): StorageHandle | undefined {
-  return kind === 'meta' ? undefined : onDevice(() => addon().allocate(bytes, kind))
+  if (kind === 'meta') return undefined
+  const storage = onDevice(() => addon().allocate(bytes, kind))
+  taken?.push(storage)
+  return storage
+}
+
+/** Gives what `make` makes; where it throws, the memory that it took goes back at once. */
+export function allOrNothing<Result>(make: () => Result): Result {
+  const before = taken
+  taken = []
+  try {
+    const made = make()
+    before?.push(...taken)
+    return made
+  } catch (error) {
+    for (const { slot } of taken) addon().release(slot)
+    throw error
+  } finally {
+    taken = before
+  }
 }
 
 const bytesOf = (data: NodeJS.TypedArray) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength)

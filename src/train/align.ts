@@ -8,6 +8,7 @@ import { adapterFrom, addAdapter, loraDefaults } from '../lora/attach.ts'
 import { writeMerged } from '../lora/merge.ts'
 import { firstThat, memoryBudget } from '../memory/budget.ts'
 import { arenaBytes, fullMicroBatch, metaModel, metaTwin } from '../memory/measure.ts'
+import { scratchBytes } from '../memory/scratch.ts'
 import { expectedTensors } from '../model/config.ts'
 import { buildModel, disposeModel, linears, type Model, norms, parseModule } from '../model/model.ts'
 import { type OpenCheckpoint, readModel } from '../model/open.ts'
@@ -17,8 +18,7 @@ import type { ResolvedOptions } from '../options/index.ts'
 import { Arena } from '../tensor/arena.ts'
 import { cpu } from '../tensor/device.ts'
 import { disposing } from '../tensor/disposing.ts'
-import type { Device, Tensor } from '../tensor/tensor.ts'
-import { zeros } from '../tensor/tensor.ts'
+import { allOrNothing, type Device, type Tensor, zeros } from '../tensor/tensor.ts'
 import { AdamW, adamWDefaults } from './adamW.ts'
 import type { RunEvent } from './events.ts'
 import { hostInputs } from './layerInputs.ts'
@@ -106,10 +106,12 @@ export function align(
   context: SharedContext<RunEvent>,
 ): void {
   const { lora, distill, seed } = options
-  const teacher = distill && openTeacher(distill, source, device)
-  const trainable = lora
-    ? openPairs(source, lora, seed, device)
-    : openTrainable(source, alignedNames(source), device, context.group)
+  const { teacher, trainable } = allOrNothing(() => ({
+    teacher: distill && openTeacher(distill, source, device),
+    trainable: lora
+      ? openPairs(source, lora, seed, device)
+      : openTrainable(source, alignedNames(source), device, context.group),
+  }))
   try {
     alignModel(trainable, examples, options, folder, context, teacher)
     trainable.parameters.gather(trainable.parameters.values, context.group)
@@ -153,7 +155,8 @@ export function alignModel(
   const tokens = microBatchSize * sequenceLength
   const hostFor = (on: Device, recompute: RecomputePlan) => hostInputs(on, recompute, tokens, config.hiddenSize)
   const twin = metaTwin(model)
-  const teacherTwin = teacher && { ...teacher, model: metaModel(teacher.model.config, { quantize: 'none' }, device) }
+  // As if it were in NF4, which takes more beside the arena
+  const teacherTwin = teacher && { ...teacher, model: metaModel(teacher.model.config, { quantize: 'nf4' }, device) }
   const bytesOf = (recompute: RecomputePlan) =>
     arenaBytes(device, (arena) => {
       const trainer = { model: twin, arena, host: hostFor(arena, recompute), recompute }
@@ -161,12 +164,14 @@ export function alignModel(
     })
   const streamOptions = { ...options, packing: false, shuffle: true, dropLast: false, share: group }
   disposing((own) => {
-    const optimizer = own(new AdamW(parameters, { ...adamWDefaults, weightDecay }))
+    const optimizer = own(() => new AdamW(parameters, { ...adamWDefaults, weightDecay }))
     const budget = memoryBudget(undefined, device.kind === 'cuda')
     const plans = recomputePlans(options, config.layers.length, device)
-    const recompute = firstThat(plans, (plan) => bytesOf(plan) <= budget)
-    const arena = own(new Arena(device, bytesOf(recompute)))
-    const host = own(hostFor(device, recompute))
+    const models = teacherTwin ? [model, teacherTwin.model] : [model]
+    const scratch = Math.max(...models.map((one) => scratchBytes(one, tokens, device)))
+    const recompute = firstThat(plans, (plan) => bytesOf(plan) + scratch <= budget)
+    const arena = own(() => new Arena(device, bytesOf(recompute)))
+    const host = own(() => hostFor(device, recompute))
     const dropout = { rate: 0, seed }
     runLoop(
       {

@@ -16,7 +16,6 @@ import { factorsOf, type ScaleTrial, scaleAdapter, searchScale } from '../lora/s
 import { describeLoading } from '../memory/bytes.ts'
 import type { MemoryPlan } from '../memory/planner.ts'
 import { withSavings } from '../memory/savings.ts'
-import { disposeModel } from '../model/model.ts'
 import { type OpenCheckpoint, openModelFolder, readModel } from '../model/open.ts'
 import { addon } from '../native/load.ts'
 import type { ResolvedOptions } from '../options/index.ts'
@@ -193,8 +192,7 @@ function trainStage(
   context.emit({ type: 'stage', stage: 'train', status: 'started' })
   try {
     return disposing((own) => {
-      const { model, loading } = readModel(small, device, { quantize, quantizeTables })
-      own({ dispose: () => disposeModel(model) })
+      const { model, loading } = own(() => readModel(small, device, { quantize, quantizeTables }))
       context.emit({ type: 'notice', message: `loaded ${describeLoading(loading)}` })
       const sample = (step: number) => {
         if (!isFirst(context.group)) return
@@ -251,8 +249,8 @@ function finish(
   plan: MemoryPlan,
 ): Adapter {
   return disposing((own) => {
-    const { model } = readModel(original, device, { quantize: options.quantize, quantizeTables: plan.quantizeTables })
-    own({ dispose: () => disposeModel(model) })
+    const holding = { quantize: options.quantize, quantizeTables: plan.quantizeTables }
+    const { model } = own(() => readModel(original, device, holding))
     const { steps, learningRate } = options.recover.finish!
     const train = { ...options.train, learningRate, epochs: steps, maxSteps: steps, warmupSteps: Math.ceil(steps / 10) }
     const at = folder.at('finishCheckpoints')
@@ -278,14 +276,14 @@ function scaleOnHeldOut(
 ): ScaleTrial {
   const { train, data, quantize } = options
   const sizes = { microBatchSize: train.microBatchSize, sequenceLength: data.sequenceLength }
-  const { model } = readModel(original, device, { quantize, quantizeTables })
+  const { model, dispose } = readModel(original, device, { quantize, quantizeTables })
   try {
     return searchScale(model, adapter, held, sizes, context.signal, ({ scale: { attention, mlp }, loss }) => {
       const factors = `attention times ${attention}, mlp times ${mlp}`
       context.emit({ type: 'notice', message: `recovered update, ${factors}: held-out loss ${loss.toFixed(4)}` })
     })
   } finally {
-    disposeModel(model)
+    dispose()
   }
 }
 

@@ -1,5 +1,5 @@
 import { ConfigError } from '../errors.ts'
-import { disposeModel, type Model } from '../model/model.ts'
+import type { Model } from '../model/model.ts'
 import { type OpenCheckpoint, openModelFolder, readModel, streamModel } from '../model/open.ts'
 import type { ResolvedOptions } from '../options/index.ts'
 import type { Device } from '../tensor/tensor.ts'
@@ -45,6 +45,6 @@ export function openTeacher(
     const { model, dispose } = streamModel(source, device, { quantize })
     return { model, weight, temperature, dispose }
   }
-  const { model } = readModel(source, device, { quantize })
-  return { model, weight, temperature, dispose: () => disposeModel(model) }
+  const { model, dispose } = readModel(source, device, { quantize })
+  return { model, weight, temperature, dispose }
 }

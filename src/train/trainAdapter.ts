@@ -65,13 +65,13 @@ export function trainAdapter(
   const { batchesPerEpoch } = batchStream(examples.train, streamOptions)
   const held = examples.eval
   return disposing((own) => {
-    const arena = own(new Arena(device, bytes.activations))
+    const arena = own(() => new Arena(device, bytes.activations))
     const setting = rotating && { ...rotating, seed, arena }
-    const rotation = setting && own(new Rotation(model, setting.original, setting.plan, lora, setting))
-    const parameters = rotation?.parameters ?? own(addAdapter(model, lora, seed))
+    const rotation = setting && own(() => new Rotation(model, setting.original, setting.plan, lora, setting))
+    const parameters = rotation?.parameters ?? own(() => addAdapter(model, lora, seed))
     if (finishing) writePairs(parameters, finishing)
-    const optimizer = own(new AdamW(parameters, { ...adamWDefaults, weightDecay }))
-    const host = own(hostInputs(device, recompute, microBatchSize * sequenceLength, config.hiddenSize))
+    const optimizer = own(() => new AdamW(parameters, { ...adamWDefaults, weightDecay }))
+    const host = own(() => hostInputs(device, recompute, microBatchSize * sequenceLength, config.hiddenSize))
     const dropout = { rate: lora.dropout, seed }
     const { preserved } = examples
     const preserve =

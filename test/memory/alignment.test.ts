@@ -1,8 +1,10 @@
 import { expect, test } from 'vitest'
 import { planAlignment } from '../../src/memory/alignment.ts'
+import { expectedTensors } from '../../src/model/config.ts'
 import { heldBytes } from '../../src/model/model.ts'
 import { openModelFolder } from '../../src/model/open.ts'
 import { cpu, metaDevice } from '../../src/tensor/device.ts'
+import { bytesOn } from '../../src/tensor/tensor.ts'
 import { AdamW, adamWDefaults } from '../../src/train/adamW.ts'
 import { alignedNames, openTrainable } from '../../src/train/align.ts'
 import { goldenPath } from '../golden.ts'
@@ -29,6 +31,12 @@ test('a GPU that divides weights holds them in bf16, and so much less than alone
   // 4 for value, 4 for gradient, 8 for moments, beside 2 and 4; the head is in bf16 in both, and rows are padded
   expect((one.total - one.activations) / (many.total - many.activations)).toBeGreaterThan(2)
   expect(many.activations).toBe(one.activations)
+  // what is in f32 is rounded for products
+  const largest = Math.max(
+    ...Array.from(expectedTensors(folder.config).values(), (weight) => bytesOn(device, weight, 'bf16')),
+  )
+  expect(one.scratch).toBe(largest)
+  expect(many.scratch).toBeLessThan(largest)
 })
 
 test('what does not fit recomputes, and then says so', () => {

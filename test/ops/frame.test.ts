@@ -2,8 +2,9 @@ import { expect, test } from 'vitest'
 import { call } from '../../src/native/call.ts'
 import { cast } from '../../src/native/cast.ts'
 import { pass } from '../../src/native/frame.ts'
+import { gemm } from '../../src/native/gemm.ts'
 import { addon } from '../../src/native/load.ts'
-import { cpu } from '../../src/tensor/device.ts'
+import { cpu, metaDevice } from '../../src/tensor/device.ts'
 import { Tensor, tensorFrom } from '../../src/tensor/tensor.ts'
 
 const at = (byteOffset: number, shape: readonly number[]) =>
@@ -44,4 +45,24 @@ test('columns of a wider matrix are taken where an op looks at them alone, and r
   expect(Array.from(cast(matrix.rows(1, 3), 'f32').read() as Float32Array)).toEqual([4, 5, 6, 7, 8, 9, 10, 11])
   columns.zero()
   expect(Array.from(matrix.read() as Float32Array)).toEqual([0, 0, 0, 3, 4, 0, 0, 7, 8, 0, 0, 11])
+})
+
+test('of a wider matrix on the GPU products take columns that begin at 16 bytes, and other ops none', () => {
+  const gpu = metaDevice('cuda')
+  const [bf16, f32] = (['bf16', 'f32'] as const).map((dtype) => gpu.empty([64, 128], dtype)) as [Tensor, Tensor]
+  for (const wide of [bf16, f32]) {
+    expect(() => cast(wide.columns(0, 64), 'f32')).toThrow(/E_OP.*cast: x does not fit[\s\S]*columns of a wider matrix/)
+    const square = gpu.empty([64, 64], 'bf16')
+    gemm(square, square, wide.columns(8, 72))
+    expect(() => gemm(square, square, wide.columns(1, 65))).toThrow(/gemm: c does not fit[\s\S]*multiples of 16 bytes/)
+  }
+  // rows that are no whole lines of 16 bytes are read one by one
+  const odd = gpu.empty([8, 7], 'f32')
+  gemm(odd.rows(1, 8), gpu.empty([7, 64], 'bf16'), gpu.empty([7, 64], 'f32'))
+})
+
+test('a low-rank part does not ride along where a is transposed', () => {
+  const [a, lowRank] = [cpu.empty([4, 4], 'f32'), { left: cpu.empty([4, 2], 'f32'), right: cpu.empty([2, 4], 'f32') }]
+  gemm(a, a, cpu.empty([4, 4], 'f32'), { lowRank })
+  expect(() => gemm(a, a, cpu.empty([4, 4], 'f32'), { transposeA: true, lowRank })).toThrow(/E_OP.*low-rank/)
 })
