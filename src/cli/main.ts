@@ -1,10 +1,15 @@
 #!/usr/bin/env node
+import { RunError } from '../errors.ts'
 import { checkNode } from '../nodeVersion.ts'
 import { type ExitCode, exitCodeOf } from './exitCode.ts'
 import { printError } from './output.ts'
 
 // A reader that goes away, such as head, ends the command as SIGPIPE would end another program
-process.stdout.on('error', () => process.exit(130 satisfies ExitCode))
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(130 satisfies ExitCode)
+  printError(new RunError('E_DISK', 'stdout cannot be written', { found: error.message, cause: error }), false)
+  process.exit(4 satisfies ExitCode)
+})
 
 try {
   checkNode()

@@ -1,7 +1,8 @@
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync } from 'node:fs'
 import path from 'node:path'
 import { parse } from 'yaml'
 import { ConfigError } from '../errors.ts'
+import { writeFileAtomic } from '../formats/atomic.ts'
 import { writing } from '../formats/disk.ts'
 import { trainLoRAMOptions } from '../options/index.ts'
 import { type Flags, nest } from './flags.ts'
@@ -25,6 +26,6 @@ export function writeConfig(file: string, flags: Flags): void {
   resolveOptions(trainLoRAMOptions, flags, { file, values: parse(text), lineOf: () => undefined })
   writing(file, () => {
     mkdirSync(path.dirname(file), { recursive: true })
-    writeFileSync(file, text, { flag: 'wx' })
+    writeFileAtomic(file, text)
   })
 }

@@ -1,6 +1,6 @@
 import { DataError, type ErrorDetails } from '../errors.ts'
 import type { ChatMessage } from '../tokenizer/chatTemplate.ts'
-import type { DataRecord } from './records.ts'
+import { type DataRecord, orSkip } from './records.ts'
 
 type Json = Record<string, unknown>
 
@@ -73,7 +73,7 @@ export function optionalStringOf(record: DataRecord, field: string): string {
 
 export function refuse(record: DataRecord, reason: string, details: ErrorDetails): never {
   const { file, line } = record
-  const remedy = "mend the record, or set onBadLine to 'skip'"
+  const remedy = `mend the record${orSkip}`
   throw new DataError('E_DATA', `${file}:${line} cannot be used: ${reason}`, { file, line, remedy, ...details })
 }
 

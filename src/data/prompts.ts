@@ -10,7 +10,7 @@ import {
   shareGptMessages,
   stringOf,
 } from './conversations.ts'
-import type { DataRecord } from './records.ts'
+import { type DataRecord, orSkip } from './records.ts'
 
 export type RecordFormat = 'text' | 'prompt-completion' | 'alpaca' | 'messages'
 
@@ -81,7 +81,7 @@ export function recordSegments(
   return refuse(record, 'its keys fit no format', {
     expected: candidates.map(({ keys }) => keys.join(' + ')).join(', or '),
     found: Object.keys(record.value).join(', ').slice(0, 80) || 'no keys',
-    remedy: "rename the keys, or set onBadLine to 'skip'",
+    remedy: `rename the keys${orSkip}`,
   })
 }
 

@@ -88,6 +88,9 @@ function textRecord(file: string, { line, bytes }: Piece): DataRecord | DataErro
   return text.trim() === '' ? undefined : { file, line, value: { text: text.replaceAll('\r\n', '\n') } }
 }
 
+/** What helps with training data besides. */
+export const orSkip = ", or, where it is data to train on, set onBadLine to 'skip'"
+
 /** Undefined for a blank line. */
 function jsonRecord(file: string, { line, bytes }: Piece): DataRecord | DataError | undefined {
   const text = decode(file, line, bytes)
@@ -99,7 +102,7 @@ function jsonRecord(file: string, { line, bytes }: Piece): DataRecord | DataErro
       line,
       expected,
       found: `${text.trim().slice(0, 80)} (${found})`,
-      remedy: "mend the line, or set onBadLine to 'skip'",
+      remedy: `mend the line${orSkip}`,
       cause,
     })
   try {
@@ -123,7 +126,7 @@ function decode(file: string, line: number, bytes: Buffer | undefined): string |
       file,
       line,
       found: bytes!.toString('utf8').slice(0, 80),
-      remedy: "convert the file to UTF-8, or set onBadLine to 'skip'",
+      remedy: `convert the file to UTF-8${orSkip}`,
       cause,
     })
   }
@@ -131,6 +134,6 @@ function decode(file: string, line: number, bytes: Buffer | undefined): string |
     file,
     line,
     expected: `at most ${maxRecordBytes} bytes in a record`,
-    remedy: "cut the record into several, or set onBadLine to 'skip'",
+    remedy: `cut the record into several${orSkip}`,
   })
 }

@@ -41,10 +41,11 @@ export function count(statistics: DataStatistics, { ids, targets }: Example): bo
 
 /** Counts for people, what is out of the ordinary only where it occurs. */
 export function describeStatistics(statistics: DataStatistics): string {
-  const { examples, targets, tokens, truncated, empty, masked, duplicates, held, badLines } = statistics
+  const { examples, targets, tokens, truncated, truncatedTokens, empty, masked, duplicates, held, badLines } =
+    statistics
   const others = {
     'held out': held,
-    truncated,
+    [`truncated, which lost ${truncatedTokens} tokens`]: truncated,
     'with an empty answer': empty,
     'left out with nothing to learn': masked,
     duplicates,

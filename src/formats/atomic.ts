@@ -99,6 +99,20 @@ export function requireVacant(dir: string): void {
   })
 }
 
+/**
+ * Refuses a folder that holds a model or an adapter already, before an adapter is written to it.
+ * @throws {FileError} `E_FILE`
+ */
+export function requireNoModel(dir: string): void {
+  const file = ['config.json', 'adapter_config.json'].map((name) => path.join(dir, name)).find(existsSync)
+  if (file === undefined) return
+  throw new FileError('E_FILE', `${dir} holds a model or an adapter already`, {
+    file,
+    expected: 'a folder for a new adapter',
+    remedy: 'choose another folder, or remove what is there',
+  })
+}
+
 function isOccupied(dir: string): boolean {
   return existsSync(dir) && readdirSync(dir).length > 0
 }

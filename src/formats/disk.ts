@@ -4,6 +4,7 @@ const remedies: Record<string, string> = {
   ENOENT: 'check the path',
   EACCES: 'check the permissions of the file and of its folder',
   EPERM: 'check the permissions of the file and of its folder',
+  ENOTDIR: 'check the path: a part of it is a file',
   EROFS: 'choose a folder on a disk that can be written to',
   ENOSPC: 'free some space, or choose a folder on another disk',
   EDQUOT: 'free some space, or ask for a larger quota',

@@ -47,13 +47,40 @@ export function loadWithAdapters(
   })
 }
 
+/** Options of an evaluation, with its length decided. */
+export type EvaluationOptions = Omit<z.output<typeof evaluateOptions>, 'sequenceLength' | 'task'> & {
+  sequenceLength: number
+}
+
+const usualLength = 512
+
+/**
+ * Decides how long evaluated sequences are.
+ * @throws {ConfigError} `E_CONFIG`: the model has fewer positions, beyond which its predictions mean nothing
+ */
+export function sized(
+  { model }: LoadedModel,
+  { sequenceLength, ...options }: Omit<z.output<typeof evaluateOptions>, 'task'>,
+): EvaluationOptions {
+  const most = model.config.maxPositionEmbeddings
+  if (sequenceLength !== undefined && sequenceLength > most) {
+    throw new ConfigError('E_CONFIG', 'the model has not so many positions', {
+      field: 'sequenceLength',
+      expected: `at most ${most}, max_position_embeddings in config.json`,
+      found: String(sequenceLength),
+      remedy: 'lower sequenceLength',
+    })
+  }
+  return { ...options, sequenceLength: sequenceLength ?? Math.min(usualLength, most) }
+}
+
 /** With what `sequenceLength` took from records: of all the data, whatever `limit` evaluates of them. */
 export type DataEvaluation = Evaluation & Pick<DataStatistics, 'truncated' | 'masked'>
 
 /** Perplexity of data: of the answers of records, of every token of running text. */
 export async function evaluateData(
   { model, tokenizer }: LoadedModel,
-  { data, format, sequenceLength, microBatchSize, limit }: z.output<typeof evaluateOptions>,
+  { data, format, sequenceLength, microBatchSize, limit }: EvaluationOptions,
   signal: StopSignal,
 ): Promise<DataEvaluation> {
   const isText = format === 'text' || (format === 'auto' && dataFiles(data).every(isTextFile))

@@ -1,4 +1,5 @@
 import type { MicroBatch } from '../data/batches.ts'
+import { ConfigError } from '../errors.ts'
 import type { LlamaConfig } from '../model/config.ts'
 import { buildModel, linears, type Model } from '../model/model.ts'
 import { type Holding, metaSource } from '../model/weights.ts'
@@ -51,12 +52,26 @@ export function workBytes(model: Model, work: (model: Model, arena: Arena) => vo
 export const arenaFor = (model: Model, work: (model: Model, arena: Arena) => void): Arena =>
   new Arena(model.device, workBytes(model, work))
 
-/** What takes the most memory of any micro-batch of `tokens` tokens: each is a target, and an example of its own. */
+/** More than any device holds the activations of. */
+const mostTokens = 2 ** 24
+
+/**
+ * What takes the most memory of any micro-batch of `tokens` tokens: each is a target, and an example of its own.
+ * @throws {ConfigError} `E_CONFIG`: nobody has that much memory
+ */
 export function fullMicroBatch(tokens: number): MicroBatch {
+  if (tokens > mostTokens) {
+    throw new ConfigError('E_CONFIG', 'a micro-batch is too long', {
+      field: 'sequenceLength',
+      expected: `at most ${mostTokens} tokens, microBatchSize times sequenceLength`,
+      found: String(tokens),
+      remedy: 'lower sequenceLength to what the longest example needs',
+    })
+  }
   return {
     ids: new Int32Array(tokens),
     targets: new Int32Array(tokens),
     positions: new Int32Array(tokens),
-    bounds: Int32Array.from({ length: tokens + 1 }, (_, i) => i),
+    bounds: new Int32Array(tokens + 1).map((_, i) => i),
   }
 }

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { DeviceError, messageOf } from '../errors.ts'
+import { ConfigError, DeviceError, messageOf } from '../errors.ts'
 import { checkNode } from '../nodeVersion.ts'
 import { cacheFolder, version } from '../package.ts'
 import { ranksOf } from '../ranks.ts'
@@ -99,6 +99,7 @@ let loaded: Addon | undefined
 /**
  * The native addon, opened at first use: one built here, else the one of the platform package.
  * @throws {DeviceError} `E_ADDON`: none of them loads; the message lists what was tried. `E_NODE`: Node is too old.
+ * @throws {ConfigError} `E_CONFIG`: an environment variable for it does not fit
  */
 export function addon(): Addon {
   loaded ??= load()
@@ -113,13 +114,31 @@ function load(): Addon {
     const opened = file === undefined ? missing(candidate) : open(file)
     const isUsable = typeof opened === 'object'
     attempts.addon.push({ file: file ?? candidate, ...(!isUsable && { failure: opened }) })
-    if (isUsable) return opened
+    if (isUsable) {
+      checkEnvironment()
+      return opened
+    }
   }
   throw new DeviceError('E_ADDON', 'the native addon cannot be loaded', {
     expected: `an addon of loram ${version}, installed or built here`,
     found: [`Node ${process.version}, ${host}, ${libc()}`, ...attempts.addon.map(describe)].join('; '),
     remedy: addonRemedy(),
   })
+}
+
+/** What the environment may say to the addon, and how. */
+const environment = {
+  LORAM_CPU: { pattern: /^(avx512|avx2|generic)$/, expected: 'avx512, avx2 or generic' },
+  LORAM_THREADS: { pattern: /^[1-9]\d*$/, expected: 'a number of threads, from 1 on' },
+}
+
+/** @throws {ConfigError} `E_CONFIG`: a variable says what the addon does not know */
+function checkEnvironment(): void {
+  for (const [field, { pattern, expected }] of Object.entries(environment)) {
+    const found = process.env[field]
+    if (found === undefined || pattern.test(found)) continue
+    throw new ConfigError('E_CONFIG', `the environment variable ${field} does not fit`, { field, expected, found })
+  }
 }
 
 /** The addon in `file`, or why it cannot be used. */

@@ -69,8 +69,17 @@ function emptyNf4(device: Device, shape: readonly [number, number], doubleQuanti
   }
 }
 
-/** The matrix that `weight` stands for, [rows, columns]: `level[code] * absmax` in f32, rounded once to `dtype`. */
+/**
+ * The matrix that `weight` stands for, [rows, columns]: `level[code] * absmax` in f32, rounded once to `dtype`.
+ * @throws {OpError} `E_OP`: the parts do not fit each other, or `dtype` is another.
+ */
 export function dequantizeNf4(weight: Nf4Weight, dtype: 'f32' | 'bf16'): Tensor {
+  if (dtype !== 'f32' && dtype !== 'bf16') {
+    throw new OpError('E_OP', 'nf4Dequantize: not a dtype that it gives', {
+      expected: 'f32 or bf16',
+      found: String(dtype),
+    })
+  }
   expectWhole('nf4Dequantize', weight)
   const w = weight.packed.device.empty(weight.shape, dtype)
   call('nf4Dequantize', weight.packed, weight.absmax, weight.nestedAbsmax, weight.nestedOffset, w)

@@ -32,7 +32,7 @@ export const scale = z.number().positive()
 export const forceResume = z
   .boolean()
   .default(false)
-  .describe('resume even if options, data or version differ from those of the run')
+  .describe('with resume: go on even if options, data or version differ from those of the run')
 export const seed = index.default(42).describe('random seed')
 
 export const schedule = {

@@ -57,7 +57,11 @@ export const evaluateOptions = z.strictObject({
     .enum(recordFormats)
     .default('auto')
     .describe('text is evaluated as running text; so are .txt and .md files under auto'),
-  sequenceLength: count.default(512).describe('tokens of an example or of a piece of running text'),
+  sequenceLength: count
+    .optional()
+    .describe(
+      "tokens of an example or of a piece of running text; default 512, or the model's positions if they are fewer",
+    ),
   microBatchSize: count.default(4).describe('examples in the model at once'),
   limit: count.optional().describe('evaluates only the first sequences, examples or questions'),
   task: taskOptions.optional().describe('counts right answers instead of measuring perplexity'),

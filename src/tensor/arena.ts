@@ -1,6 +1,6 @@
-import { MemoryError } from '../errors.ts'
+import { MemoryError, OpError } from '../errors.ts'
 import { addon, type StorageHandle } from '../native/load.ts'
-import type { DType } from './dtype.ts'
+import { type DType, expectShape } from './dtype.ts'
 import { allocate, bytesOn, type Device, Tensor } from './tensor.ts'
 
 /** Every tensor of an arena begins on such a boundary: a cache line, and what the GPU's copy engine asks for. */
@@ -25,9 +25,17 @@ export class Arena implements Device {
 
   /**
    * @param device where the memory is
+   * @param capacity bytes; without a limit only on meta
+   * @throws {OpError} `E_OP`: `capacity` is no such number.
    * @throws {MemoryError} `E_GPU_OOM`: the GPU has no `capacity` bytes left.
    */
   constructor({ kind, activations, rowAlignment }: Device, capacity = Number.POSITIVE_INFINITY) {
+    if (!(capacity >= 0 && (kind === 'meta' || Number.isFinite(capacity)))) {
+      throw new OpError('E_OP', 'Arena: no arena has this capacity', {
+        expected: `a number of bytes${kind === 'meta' ? ', or Infinity' : ''}`,
+        found: String(capacity),
+      })
+    }
     this.kind = kind
     this.activations = activations
     this.rowAlignment = rowAlignment
@@ -36,6 +44,7 @@ export class Arena implements Device {
   }
 
   empty(shape: readonly number[], dtype: DType): Tensor {
+    expectShape('empty', shape, dtype)
     const bytes = Math.ceil(bytesOn(this, shape, dtype) / alignment) * alignment
     const inUse = this.top + this.temporaryBytes + bytes
     if (inUse > this.capacity) {

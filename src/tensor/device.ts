@@ -1,6 +1,7 @@
 import { ConfigError, DeviceError } from '../errors.ts'
 import { onDevice } from '../native/gpuErrors.ts'
 import { addon, type Gpu, openCuda } from '../native/load.ts'
+import { expectShape } from './dtype.ts'
 import { allocate, bytesOn, type Device, type DeviceKind, Tensor } from './tensor.ts'
 
 const layouts = {
@@ -15,6 +16,7 @@ function makeDevice(kind: DeviceKind, layout: keyof typeof layouts): Device {
     kind,
     ...layouts[layout],
     empty: (shape, dtype) => {
+      expectShape('empty', shape, dtype)
       const storage = allocate(kind, bytesOn(device, shape, dtype))
       return new Tensor(device, shape, dtype, { storage, byteOffset: 0, owned: true })
     },

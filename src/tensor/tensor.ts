@@ -1,7 +1,9 @@
+import { OpError } from '../errors.ts'
+import { onTensors } from '../native/call.ts'
 import { pass } from '../native/frame.ts'
 import { onDevice } from '../native/gpuErrors.ts'
 import { type Addon, addon, type StorageHandle } from '../native/load.ts'
-import { bytesPerElement, type DType, elements } from './dtype.ts'
+import { bytesPerElement, type DType, elements, expectShape, isCount } from './dtype.ts'
 
 export type DeviceKind = 'cpu' | 'cuda' | 'pinned' | 'meta'
 
@@ -96,22 +98,48 @@ export class Tensor {
     return this.elements * bytesPerElement[this.dtype]
   }
 
-  /** What lies in its memory from element `from` on, padding counted, as a view of `shape`. */
+  /**
+   * What lies in its memory from element `from` on, padding counted, as a view of `shape`, which may reach past the tensor.
+   * @throws {OpError} `E_OP`: `from` or `shape` is none.
+   */
   slice(from: number, shape: readonly number[], pitch = pitchOf(this.device, shape, this.dtype)): Tensor {
+    expectShape('slice', shape, this.dtype)
+    if (!isCount(from)) {
+      throw new OpError('E_OP', 'slice: from is no element', {
+        expected: 'a whole number of 0 or more',
+        found: String(from),
+      })
+    }
     return this.view(from, shape, pitch, false)
   }
 
-  /** Rows `[from, to)` of the first dimension, as a view. */
+  /**
+   * Rows `[from, to)` of the first dimension, as a view.
+   * @throws {OpError} `E_OP`: it does not have them.
+   */
   rows(from: number, to: number): Tensor {
+    this.expectRange('rows', from, to, this.shape[0])
     const [, ...rest] = this.shape
     if (rest.length === 0) return this.slice(from, [to - from])
     const row = elements(rest.slice(0, -1)) * this.pitch
     return this.view(from * row, [to - from, ...rest], this.pitch, this.isCut)
   }
 
-  /** Columns `[from, to)` of a matrix, as a view. */
+  /**
+   * Columns `[from, to)` of a matrix, as a view.
+   * @throws {OpError} `E_OP`: it does not have them.
+   */
   columns(from: number, to: number): Tensor {
+    this.expectRange('columns', from, to, this.shape.length === 2 ? this.shape[1] : undefined)
     return this.view(from, [this.shape[0]!, to - from], this.pitch, to - from < this.shape[1]! || this.isCut)
+  }
+
+  private expectRange(op: 'rows' | 'columns', from: number, to: number, size: number | undefined): void {
+    if (size !== undefined && isCount(from) && isCount(to) && from <= to && to <= size) return
+    throw new OpError('E_OP', `${op}: the tensor does not have these ${op}`, {
+      expected: size === undefined ? `a tensor with ${op}` : `whole numbers, 0 <= from <= to <= ${size}`,
+      found: `${from} to ${to} of [${this.shape.join(', ')}]`,
+    })
   }
 
   private view(from: number, shape: readonly number[], pitch: number, isCut: boolean): Tensor {
@@ -119,16 +147,26 @@ export class Tensor {
     return new Tensor(this.device, shape, this.dtype, { storage: this.memory.storage, byteOffset }, pitch, isCut)
   }
 
-  /** Copies host bytes into the tensor from byte `byteOffset` of its values on. */
+  /**
+   * Copies values into the tensor, from byte `byteOffset` of its own on: an array of its dtype's type (of 16-bit floats the
+   * raw bits), or raw bytes. A u8 tensor takes the bytes of any array.
+   * @throws {OpError} `E_OP`: the array is of another type, or too long.
+   */
   write(data: NodeJS.TypedArray, byteOffset = 0): this {
-    this.onData((addon) => addon.upload(byteOffset, bytesOf(data)))
+    if (!isDataOf(this.dtype, data)) {
+      throw new OpError('E_OP', `write: not data of a tensor of ${this.dtype}`, {
+        expected: `${arrayTypes[this.dtype].name}, or Uint8Array of raw bytes`,
+        found: typeName(data),
+      })
+    }
+    this.onData('write', (addon) => addon.upload(byteOffset, bytesOf(data)))
     return this
   }
 
   /** A copy of the tensor's values on the host. Waits for the device. */
   read(): TensorData {
     const data = new arrayTypes[this.dtype](this.elements)
-    this.onData((addon) => addon.download(0, bytesOf(data)))
+    this.onData('read', (addon) => addon.download(0, bytesOf(data)))
     return data
   }
 
@@ -138,21 +176,21 @@ export class Tensor {
   }
 
   zero(): this {
-    if (this.isStrided) for (let i = 0; i < this.shape[0]!; i++) this.rows(i, i + 1).onData((addon) => addon.fill(0))
-    else this.onData((addon) => addon.fill(0))
+    if (this.isStrided) for (let i = 0; i < this.shape[0]!; i++) this.rows(i, i + 1).onData('zero', fill0)
+    else this.onData('zero', fill0)
     return this
   }
 
   /** Runs a call of the addon with this tensor; none on meta. */
-  private onData(run: (addon: Addon) => void): void {
+  private onData(op: string, run: (addon: Addon) => void): void {
     if (!this.memory.storage) return
     pass(this)
-    onDevice(() => run(addon()))
+    onTensors(op, () => run(addon()))
   }
 
   /**
-   * Gives the tensor's own memory back now instead of at the next garbage collection; neither it nor its views can be used
-   * afterwards. A view, and a tensor of an arena, has none of its own and gives nothing back.
+   * Gives the tensor's own memory back now, instead of when the event loop turns after a garbage collection; neither it nor
+   * its views can be used afterwards. A view, and a tensor of an arena, has none of its own and gives nothing back.
    */
   dispose(): void {
     const { storage, owned } = this.memory
@@ -164,6 +202,8 @@ export class Tensor {
     return this.device.empty(this.shape, this.dtype).write(this.read())
   }
 }
+
+const fill0 = (addon: Addon): void => addon.fill(0)
 
 /** What {@link allOrNothing} would give back now. */
 let taken: StorageHandle[] | undefined
@@ -194,23 +234,39 @@ export function allOrNothing<Result>(make: () => Result): Result {
 
 const bytesOf = (data: NodeJS.TypedArray) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
 
+const isDataOf = (dtype: DType, data: unknown): boolean =>
+  data instanceof Uint8Array || (dtype === 'u8' ? ArrayBuffer.isView(data) : data instanceof arrayTypes[dtype])
+
+const typeName = (data: unknown): string => Object.prototype.toString.call(data).slice('[object '.length, -1)
+
+/** What {@link tensorFrom} makes of arrays; those of 16-bit floats could be either. */
+const copied = ['f32', 'i32', 'u8', 'i64'] as const
+
 export function zeros(device: Device, shape: readonly number[], dtype: DType): Tensor {
   return device.empty(shape, dtype).zero()
 }
 
-/** A tensor with the given values; the dtype follows from the array's type (f32, i32, u8, i64). */
+/**
+ * A tensor with the given values; the dtype follows from the array's type (f32, i32, u8, i64).
+ * @throws {OpError} `E_OP`: the array is of another type, or has not as many values as the shape.
+ */
 export function tensorFrom(
   device: Device,
   data: Float32Array | Int32Array | Uint8Array | BigInt64Array,
   shape: readonly number[] = [data.length],
 ): Tensor {
-  const dtype =
-    data instanceof Float32Array
-      ? 'f32'
-      : data instanceof Int32Array
-        ? 'i32'
-        : data instanceof Uint8Array
-          ? 'u8'
-          : 'i64'
+  const dtype = copied.find((one) => data instanceof arrayTypes[one])
+  if (!dtype) {
+    throw new OpError('E_OP', 'tensorFrom: not data that a tensor is made from', {
+      expected: copied.map((one) => arrayTypes[one].name).join(', '),
+      found: typeName(data),
+    })
+  }
+  if (data.length !== elements(shape)) {
+    throw new OpError('E_OP', 'tensorFrom: the data does not fill the shape', {
+      expected: `${elements(shape)} values for [${shape.join(', ')}]`,
+      found: `${data.length}`,
+    })
+  }
   return device.empty(shape, dtype).write(data)
 }

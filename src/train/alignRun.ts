@@ -15,6 +15,7 @@ import { align } from './align.ts'
 import { checkpointsIn } from './checkpoint.ts'
 import type { RunEvent } from './events.ts'
 import { followFolder, openWorkFolder } from './runFolder.ts'
+import { positionNotices } from './runPlans.ts'
 
 type Options = z.output<typeof alignCommandOptions>
 
@@ -31,9 +32,8 @@ async function alignTogether(options: Options, device: Device, context: SharedCo
   const source = openModelFolder(model)
   const root = `${output}.checkpoints`
   if (isFirst(group)) requireVacant(output)
-  const folder = isFirst(group)
-    ? openWorkFolder(root, options, () => checkpointsIn(root).length > 0, notice)
-    : followFolder(root)
+  const folder = isFirst(group) ? openWorkFolder(root, options, () => checkpointsIn(root), notice) : followFolder(root)
+  for (const message of positionNotices(source, { sequenceLength })) notice(message)
   try {
     folder.remember('model', { loram: addon().version, fingerprint: fingerprint(source.checkpoint) })
     const dataset = await firstBeforeOthers(group, () =>

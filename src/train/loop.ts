@@ -46,7 +46,10 @@ export function runLoop(options: LoopOptions, { emit, signal, group }: SharedCon
   const { parameters, optimizer } = trainer
   const resumed = options.resume
     ? restoreNewest(folder, parameters, optimizer, (damaged) =>
-        emit({ type: 'notice', message: `${damaged} is damaged or incomplete; an older checkpoint is used` }),
+        emit({
+          type: 'notice',
+          message: `${damaged} is damaged or incomplete; an older checkpoint is used, if there is one`,
+        }),
       )
     : undefined
   const stream = options.batches(resumed?.batches)

@@ -33,6 +33,7 @@ import {
   checkOriginalFits,
   finishingPlan,
   memoryPlan,
+  positionNotices,
   ratioForMemory,
   trainingShape,
 } from './runPlans.ts'
@@ -74,7 +75,11 @@ async function runStages(
   checkOptions(options, source, device)
   const tokenizer = loadTokenizer(options.model)
   const place = group.size === 1 ? describeDevice(device) : `${group.size} times ${describeDevice(device)}`
-  const notices: string[] = [`computing on ${place}`, ...source.warnings]
+  const lengths = {
+    'data.sequenceLength': options.data.sequenceLength,
+    'align.sequenceLength': options.align?.sequenceLength,
+  }
+  const notices = [`computing on ${place}`, ...source.warnings, ...positionNotices(source, lengths)]
   const folder = isFirst(group)
     ? openRunFolder(options, (message) => notices.push(message))
     : followFolder(path.join(options.output, 'run'))

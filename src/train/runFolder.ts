@@ -1,8 +1,18 @@
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { ConfigError, RunError } from '../errors.ts'
-import { writeFileAtomic } from '../formats/atomic.ts'
+import { requireNoModel, writeFileAtomic } from '../formats/atomic.ts'
 import { writing } from '../formats/disk.ts'
 import { formatJson, readJsonObject } from '../formats/json.ts'
 import type { ResolvedOptions } from '../options/index.ts'
@@ -42,32 +52,42 @@ interface Resumable {
 
 /**
  * Opens the folder `root` for work with `options`, locks it, and clears away what a killed process left half written.
- * @param isBegun whether something is there to go on from; what was remembered of work that came to nothing is forgotten
+ * @param made what is there to go on from; what was remembered of work that came to nothing is forgotten, also where
+ *   `forceResume` replaced what was remembered before
  * @throws {RunError} `E_LOCKED`: another process works in it; `E_RESUME`: it holds work with other options
  * @throws {ConfigError} `E_CONFIG`: something is there, and `resume` is not set
  */
 export function openWorkFolder(
   root: string,
   options: Resumable,
-  isBegun: (at: WorkFolder['at']) => boolean,
+  made: (at: WorkFolder['at']) => string[],
   notice: (message: string) => void,
 ): WorkFolder {
   const at = (name: string) => path.join(root, name)
   writing(root, () => mkdirSync(root, { recursive: true }))
   const unlock = lock(at('lock'), notice)
   try {
-    const begun = isBegun(at)
+    const before = made(at)
+    const begun = before.length > 0
     if (begun && !options.resume) throw occupied(options.output)
+    const replaced = new Map<string, Buffer>()
     const remember = (name: string, facts: object) => {
       const file = at(`${name}.json`)
-      if (begun && existsSync(file) && !options.forceResume) compare(file, facts)
-      else writeFileAtomic(file, formatJson(facts))
+      const isKnown = begun && existsSync(file)
+      if (isKnown && !options.forceResume) return compare(file, facts)
+      if (isKnown) replaced.set(file, readFileSync(file))
+      writeFileAtomic(file, formatJson(facts))
+    }
+    const close = () => {
+      const cameToNothing = replaced.size > 0 && before.join() === made(at).join()
+      if (cameToNothing) for (const [file, content] of replaced) writeFileAtomic(file, content)
+      unlock()
     }
     remember('options', options)
     clearUnfinished(root)
     for (const entry of readdirSync(root, { withFileTypes: true }))
       if (entry.isDirectory()) clearUnfinished(at(entry.name))
-    return { at, remember, close: unlock }
+    return { at, remember, close }
   } catch (error) {
     unlock()
     throw error
@@ -82,9 +102,13 @@ const checkpoints = ['checkpoints', 'alignCheckpoints', 'finishCheckpoints']
 export function openRunFolder(options: ResolvedOptions, notice: (message: string) => void): RunFolder {
   const { output, resume } = options
   const root = path.join(output, 'run')
-  const isBegun = (at: WorkFolder['at']) =>
-    results.some((name) => existsSync(at(name))) || checkpoints.some((name) => checkpointsIn(at(name)).length > 0)
-  const folder = openWorkFolder(root, options, isBegun, notice)
+  if (!existsSync(root)) requireNoModel(output)
+  const made = (at: WorkFolder['at']) => [
+    ...results.map(at).filter(existsSync),
+    ...checkpoints.flatMap((name) => checkpointsIn(at(name))),
+    ...adapterIn(output),
+  ]
+  const folder = openWorkFolder(root, options, made, notice)
   try {
     const events = writing(root, () => openSync(folder.at('events.jsonl'), resume ? 'a' : 'w'))
     return {
@@ -102,6 +126,12 @@ export function openRunFolder(options: ResolvedOptions, notice: (message: string
   }
 }
 
+/** The adapter in a folder, if there is one, with the time it was written. */
+function adapterIn(folder: string): string[] {
+  const stat = statSync(path.join(folder, 'adapter_model.safetensors'), { throwIfNoEntry: false })
+  return stat ? [`adapter of ${stat.mtimeMs}`] : []
+}
+
 /** A folder that another process has opened, and alone writes. */
 export const followFolder = (root: string): RunFolder => ({
   at: (name) => path.join(root, name),
@@ -113,7 +143,7 @@ export const followFolder = (root: string): RunFolder => ({
 const occupied = (output: string) =>
   new ConfigError('E_CONFIG', `${output} holds a run already`, {
     field: 'output',
-    remedy: 'go on with it by resume, or choose another folder',
+    remedy: 'go on with it by resume, with forceResume as well if options differ, or choose another folder',
   })
 
 function compare(file: string, facts: object): void {
@@ -128,7 +158,7 @@ function compare(file: string, facts: object): void {
     file,
     expected: list(before),
     found: list(now),
-    remedy: 'resume with what it was started with, start anew in another folder, or set forceResume',
+    remedy: 'resume with what it was started with, start anew in another folder, or set forceResume beside resume',
   })
 }
 

@@ -36,6 +36,16 @@ export function checkOptions(options: ResolvedOptions, { checkpoint, config }: O
   if (recover.fill !== 'zero') refuse('recover.fill', 'there is nothing to fill in a model that is not pruned')
 }
 
+/** Says where sequences may be longer than what the model was trained with: the option, and how long. */
+export function positionNotices({ config }: OpenCheckpoint, lengths: Record<string, number | undefined>): string[] {
+  const most = config.maxPositionEmbeddings
+  return Object.entries(lengths).flatMap(([field, length]) =>
+    length !== undefined && length > most
+      ? [`${field} is ${length}, and the model was made for ${most} tokens (max_position_embeddings)`]
+      : [],
+  )
+}
+
 export function memoryPlan(run: Planned, { config }: OpenCheckpoint): MemoryPlan {
   const { options, device } = run
   return planWithin(config, trainingShape(options), options.train, budgetOf(run), device)

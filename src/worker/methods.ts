@@ -2,11 +2,18 @@ import path from 'node:path'
 import type { z } from 'zod'
 import { type DataPreview, previewDataset } from '../data/preview.ts'
 import { exportGguf } from '../export/exportGguf.ts'
-import { requireVacant } from '../formats/atomic.ts'
+import { requireNoModel, requireVacant } from '../formats/atomic.ts'
 import { readAdapter, writeAdapter } from '../formats/peft.ts'
 import { readPruning } from '../formats/pruningJson.ts'
 import type { GenerateOptions } from '../infer/generate.ts'
-import { evaluateData, type Generation, generateFrom, type LoadedModel, loadModelFolder } from '../infer/loadedModel.ts'
+import {
+  evaluateData,
+  type Generation,
+  generateFrom,
+  type LoadedModel,
+  loadModelFolder,
+  sized,
+} from '../infer/loadedModel.ts'
 import type { Evaluation } from '../infer/perplexity.ts'
 import type { Prompt } from '../infer/prompt.ts'
 import type { CompletionEvent, CompletionRequest, Scheduler } from '../infer/scheduler.ts'
@@ -55,6 +62,7 @@ export const methods = {
   async recover(given: Options<typeof options.recoverCommandOptions>, _context: Context<never>): Promise<void> {
     const file = given.pruning.endsWith('.json') ? given.pruning : path.join(given.pruning, 'pruning.json')
     const plan = readPruning(file)
+    requireNoModel(given.output)
     const recovered = recoverAdapter(readAdapter(given.adapter), plan, given.fill)
     writeAdapter(given.output, scaleAdapter(recovered, factorsOf(given.scale)))
   },
@@ -78,11 +86,13 @@ export const methods = {
     return loaded.loading
   },
 
-  evaluate: (
+  async evaluate(
     { task, ...given }: Options<typeof options.evaluateOptions>,
     { signal }: Context<never>,
-  ): Promise<Evaluation | TaskScore> =>
-    task ? scoreTask(loaded!, task, given, signal) : evaluateData(loaded!, given, signal),
+  ): Promise<Evaluation | TaskScore> {
+    const options = sized(loaded!, given)
+    return task ? scoreTask(loaded!, task, options, signal) : evaluateData(loaded!, options, signal)
+  },
 
   generate: async (given: GenerateOptions & { prompt: Prompt }, context: Context<string>): Promise<Generation> =>
     generateFrom(loaded!, given, context),

@@ -1,4 +1,5 @@
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
@@ -6,7 +7,7 @@ import { exitCodeOf } from '../../src/cli/exitCode.ts'
 import * as errors from '../../src/errors.ts'
 import { scratchFolder } from '../formats/scratch.ts'
 import { goldenPath } from '../golden.ts'
-import { lastLine, loram, loramJson, start, writeRecords, writeTinyModel } from './support.ts'
+import { lastLine, loram, loramJson, main, start, writeRecords, writeTinyModel } from './support.ts'
 
 const dir = scratchFolder()
 const at = (name: string) => path.join(dir, name)
@@ -101,6 +102,10 @@ describe('input', () => {
     await expectFailure([...evaluate, '--data', file], 3, { code: 'E_DATA', file, line: 2 })
   })
 
+  test('sequences for which the model has no positions', async () => {
+    await expectFailure([...evaluate, '--sequence-length', '257'], 2, { field: 'sequenceLength', found: '257' })
+  })
+
   test('a model of another family', async () => {
     const folder = writeTinyModel(at('other'))
     writeFileSync(path.join(folder, 'config.json'), JSON.stringify({ model_type: 'gpt2' }))
@@ -146,6 +151,29 @@ describe('the run', () => {
     expect(existsSync(at('nan/adapter_model.safetensors'))).toBe(false)
   })
 })
+
+test.each([
+  ['LORAM_THREADS', 'abc'],
+  ['LORAM_THREADS', '0'],
+  ['LORAM_CPU', 'sse'],
+])('%s=%s is refused', async (field, found) => {
+  const { exitCode, stdout } = await start([...evaluate, '--json'], { env: { [field]: found } }).finished
+  expect([exitCode, lastLine(stdout).error]).toEqual([2, expect.objectContaining({ code: 'E_CONFIG', field, found })])
+})
+
+test.skipIf(!existsSync('/dev/full'))(
+  'what cannot be written to stdout is an error (skipped: without /dev/full)',
+  async () => {
+    const full = openSync('/dev/full', 'w')
+    const command = [main, 'plan', '--model', model]
+    const { status, stderr } = spawnSync(process.execPath, command, {
+      stdio: ['ignore', full, 'pipe'],
+      encoding: 'utf8',
+    })
+    closeSync(full)
+    expect([status, stderr]).toEqual([4, expect.stringContaining('E_DISK')])
+  },
+)
 
 test('LORAM_DEBUG shows the stack', async () => {
   const { stderr } = await start([...evaluate, '--limit', 'few'], { env: { LORAM_DEBUG: '1' } }).finished

@@ -1,10 +1,8 @@
 import { writeFileSync } from 'node:fs'
-import type { z } from 'zod'
 import { ConfigError } from '../../errors.ts'
 import { writing } from '../../formats/disk.ts'
-import type { evaluateOptions } from '../../options/index.ts'
 import type { StopSignal } from '../../worker/protocol.ts'
-import type { LoadedModel } from '../loadedModel.ts'
+import type { EvaluationOptions, LoadedModel } from '../loadedModel.ts'
 import { code } from './code.ts'
 import { exactMatch } from './exactMatch.ts'
 import { multipleChoice } from './multipleChoice.ts'
@@ -39,7 +37,7 @@ const ownOptions: Partial<Record<keyof TaskOptions, readonly TaskOptions['kind']
 export async function scoreTask(
   loaded: LoadedModel,
   task: TaskOptions,
-  { data, format, limit, ...sizes }: Omit<z.output<typeof evaluateOptions>, 'task'>,
+  { data, format, limit, ...sizes }: EvaluationOptions,
   signal: StopSignal,
 ): Promise<TaskScore> {
   checkOptions(task, format)

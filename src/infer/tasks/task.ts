@@ -3,13 +3,14 @@ import { refuse } from '../../data/conversations.ts'
 import { dataFiles } from '../../data/files.ts'
 import { type DataRecord, readRecords } from '../../data/records.ts'
 import { DataError } from '../../errors.ts'
-import type { evaluateOptions, taskOptions } from '../../options/index.ts'
+import type { taskOptions } from '../../options/index.ts'
 import type { StopSignal } from '../../worker/protocol.ts'
+import type { EvaluationOptions } from '../loadedModel.ts'
 
 export type TaskOptions = z.output<typeof taskOptions>
 
 /** Options of `evaluate` that tasks share. */
-export type TaskSizes = Pick<z.output<typeof evaluateOptions>, 'format' | 'sequenceLength' | 'microBatchSize'>
+export type TaskSizes = Pick<EvaluationOptions, 'format' | 'sequenceLength' | 'microBatchSize'>
 
 /** What a model made of a question, and what else is worth a look; a line of the file of predictions. */
 export interface Answer {
