@@ -15,14 +15,16 @@ import {
   type SamplingOptions,
   samplingOptions,
 } from '../options/index.ts'
-import { validate } from '../validate.ts'
-import { WorkerClient } from '../worker/client.ts'
+import { orNone, validate } from '../validate.ts'
+import { requireSignal, WorkerClient } from '../worker/client.ts'
 import { EventLog } from '../worker/eventLog.ts'
 
 /** What an evaluation gives: with a `task` how many answers were right, else the perplexity. */
 export type EvaluationOf<Options extends EvaluateOptions> = Options extends { task: object }
   ? TaskScore
   : DataEvaluation
+
+const chatOptions = samplingOptions.extend({ messages: chatMessages })
 
 /** A model in a worker thread of its own. */
 export interface LargeModel {
@@ -64,16 +66,24 @@ export async function loadModel(model: string, options: Omit<InferenceOptions, '
   })
   return {
     loading,
-    async *generate(prompt, { signal, ...rest } = {}) {
+    async *generate(prompt, given) {
+      const { signal, ...rest } = orNone(given)
       yield* pieces(client, withPrompt(validate(generateOptions, { ...rest, prompt })), signal)
     },
-    async *chat(messages, { signal, ...rest } = {}) {
-      yield* pieces(client, { ...validate(samplingOptions, rest), prompt: validate(chatMessages, messages) }, signal)
+    async *chat(messages, given) {
+      const { signal, ...rest } = orNone(given)
+      const { messages: prompt, ...sampling } = validate(chatOptions, { ...rest, messages })
+      yield* pieces(client, { ...sampling, prompt }, signal)
     },
-    complete: (prompt, { signal, ...rest } = {}) =>
-      client.call('generate', withPrompt(validate(generateOptions, { ...rest, prompt })), { signal }),
-    evaluate: <Options extends EvaluateOptions>({ signal, ...rest }: Options & { signal?: AbortSignal }) =>
-      client.call('evaluate', validate(evaluateOptions, rest), { signal }) as Promise<EvaluationOf<Options>>,
+    async complete(prompt, given) {
+      const { signal, ...rest } = orNone(given)
+      return client.call('generate', withPrompt(validate(generateOptions, { ...rest, prompt })), { signal })
+    },
+    async evaluate<Options extends EvaluateOptions>(given: Options & { signal?: AbortSignal }) {
+      const { signal, ...rest } = orNone(given)
+      const evaluation = await client.call('evaluate', validate(evaluateOptions, rest), { signal })
+      return evaluation as EvaluationOf<Options>
+    },
     close: () => client.close(),
   }
 }
@@ -91,6 +101,7 @@ async function* pieces(
 ): AsyncGenerator<string, void> {
   const left = new AbortController()
   const log = new EventLog<string>()
+  requireSignal(signal)
   const done = client.call('generate', options, {
     signal: AbortSignal.any([left.signal, ...(signal ? [signal] : [])]),
     onEvent: (text) => log.push(text),

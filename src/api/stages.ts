@@ -6,6 +6,7 @@ import {
   alignCommandOptions,
   type EvaluateOptions,
   type ExportOptions,
+  evaluateCommandOptions,
   exportCommandOptions,
   type InferenceOptions,
   type MergeOptions,
@@ -18,8 +19,8 @@ import {
   recoverCommandOptions,
 } from '../options/index.ts'
 import type { RunEvent } from '../train/events.ts'
-import { validate } from '../validate.ts'
-import { runInWorker } from '../worker/client.ts'
+import { orNone, validate } from '../validate.ts'
+import { requireSignal, runInWorker } from '../worker/client.ts'
 import { type EvaluationOf, loadModel } from './loadModel.ts'
 
 /** Stops the work, where it can be stopped. */
@@ -31,7 +32,8 @@ interface Abortable {
  * Prunes a model to a smaller one in the folder `output`: its weights cut, and `pruning.json`, which recovery needs.
  * @throws {LoramError} see docs/errors.md
  */
-export function prune({ signal, ...options }: PruneOptions & Abortable): Promise<void> {
+export async function prune(given: PruneOptions & Abortable): Promise<void> {
+  const { signal, ...options } = orNone(given)
   return runInWorker('prune', validate(pruneCommandOptions, options), { signal })
 }
 
@@ -39,16 +41,13 @@ export function prune({ signal, ...options }: PruneOptions & Abortable): Promise
  * Continual pre-training of a pruned model on running text: all its weights but the output head.
  * @param options `onEvent` is called with every step
  */
-export function align({
-  signal,
-  onEvent,
-  ...options
-}: AlignOptions & Abortable & { onEvent?: (event: RunEvent) => void }): Promise<void> {
+export async function align(given: AlignOptions & Abortable & { onEvent?: (event: RunEvent) => void }): Promise<void> {
+  const { signal, onEvent, ...options } = orNone(given)
   return runInWorker('align', validate(alignCommandOptions, options), { signal, ...(onEvent && { onEvent }) })
 }
 
 /** Brings an adapter trained on a pruned model to the dimensions of the original one. */
-export function recover(options: RecoverOptions): Promise<void> {
+export async function recover(options: RecoverOptions): Promise<void> {
   return runInWorker('recover', validate(recoverCommandOptions, options))
 }
 
@@ -57,7 +56,7 @@ export function recover(options: RecoverOptions): Promise<void> {
  * 4 bits, only with `force`: then the logits of the result are compared with those of the adapter unmerged.
  * @throws {LoramError} see docs/errors.md
  */
-export function merge(options: MergeOptions): Promise<MergeResult> {
+export async function merge(options: MergeOptions): Promise<MergeResult> {
   return runInWorker('merge', validate(mergeCommandOptions, options))
 }
 
@@ -65,7 +64,7 @@ export function merge(options: MergeOptions): Promise<MergeResult> {
  * Writes a model and an adapter as GGUF files for llama.cpp and Ollama, with a Modelfile, into the folder `output`.
  * @throws {LoramError} see docs/errors.md
  */
-export function exportModel(options: ExportOptions): Promise<void> {
+export async function exportModel(options: ExportOptions): Promise<void> {
   return runInWorker('exportModel', validate(exportCommandOptions, options))
 }
 
@@ -73,11 +72,10 @@ export function exportModel(options: ExportOptions): Promise<void> {
  * How training would see a data set: its first examples with what of them is learnt, and counts over all of it.
  * @param options `onEvent` is given notices
  */
-export function previewData({
-  signal,
-  onEvent,
-  ...options
-}: PreviewOptions & Abortable & { onEvent?: (event: RunEvent) => void }): Promise<DataPreview> {
+export async function previewData(
+  given: PreviewOptions & Abortable & { onEvent?: (event: RunEvent) => void },
+): Promise<DataPreview> {
+  const { signal, onEvent, ...options } = orNone(given)
   return runInWorker('previewData', validate(previewOptions, options), { signal, ...(onEvent && { onEvent }) })
 }
 
@@ -85,17 +83,16 @@ export function previewData({
  * Perplexity of a model on data, or its score in a task, and what loading it took: see {@link loadModel} for several
  * evaluations of one model.
  */
-export async function evaluate<Options extends InferenceOptions & EvaluateOptions>({
-  model,
-  adapter,
-  quantize,
-  quantizeTables,
-  device,
-  ...options
-}: Options & Abortable): Promise<EvaluationOf<Options> & { loading: Loading }> {
+export async function evaluate<Options extends InferenceOptions & EvaluateOptions>(
+  given: Options & Abortable,
+): Promise<EvaluationOf<Options> & { loading: Loading }> {
+  const { signal, ...all } = orNone(given)
+  requireSignal(signal)
+  const resolved = validate(evaluateCommandOptions, all) // all of it before the model is loaded
+  const { model, adapter, quantize, quantizeTables, device, ...options } = resolved
   const loaded = await loadModel(model, { adapter, quantize, quantizeTables, device })
   try {
-    const evaluation = (await loaded.evaluate(options as EvaluateOptions)) as EvaluationOf<Options>
+    const evaluation = (await loaded.evaluate({ ...options, ...(signal && { signal }) })) as EvaluationOf<Options>
     return { ...evaluation, loading: loaded.loading }
   } finally {
     await loaded.close()

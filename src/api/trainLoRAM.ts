@@ -1,7 +1,7 @@
 import { type TrainLoRAMOptions, trainLoRAMOptions } from '../options/index.ts'
 import type { RunEvent } from '../train/events.ts'
 import type { TrainResult } from '../train/run.ts'
-import { validate } from '../validate.ts'
+import { orNone, validate } from '../validate.ts'
 import { runInWorker } from '../worker/client.ts'
 import { EventLog } from '../worker/eventLog.ts'
 
@@ -22,10 +22,14 @@ export interface TrainingRun extends PromiseLike<TrainResult>, AsyncIterable<Run
  * for await (const event of run) if (event.type === 'step') console.log(event.step, event.loss)
  * const { adapter, metrics } = await run
  */
-export function trainLoRAM({ signal, ...options }: TrainLoRAMOptions & { signal?: AbortSignal }): TrainingRun {
-  const resolved = validate(trainLoRAMOptions, options)
+export function trainLoRAM(given: TrainLoRAMOptions & { signal?: AbortSignal }): TrainingRun {
+  const { signal, ...options } = orNone(given)
   const events = new EventLog<RunEvent>()
-  const result = runInWorker('trainLoRAM', resolved, { signal, onEvent: (event) => events.push(event) })
+  const start = async () => {
+    const resolved = validate(trainLoRAMOptions, options)
+    return runInWorker('trainLoRAM', resolved, { signal, onEvent: (event) => events.push(event) })
+  }
+  const result = start()
   const end = () => events.end()
   result.then(end, end)
   return {

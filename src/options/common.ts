@@ -10,7 +10,7 @@ export const count = z.int().positive()
 export const index = z.int().nonnegative()
 export const fraction = z.number().min(0).lt(1)
 export const path = z.string().nonempty()
-export const paths = z.union([path, z.array(path).nonempty()])
+export const paths = z.union([path, z.array(path).nonempty()], { error: 'a path, or a list of paths' })
 
 /** The formats of training records; `auto` tells them by their keys. */
 export const recordFormats = ['auto', 'text', 'prompt-completion', 'alpaca', 'messages'] as const

@@ -159,7 +159,7 @@ export const trainLoRAMOptions = z
       .describe('folder for the adapter and, in run/, for checkpoints and everything else that the run writes')
       .meta({ examples: ['./adapter'] }),
     memory: z
-      .union([z.string(), count])
+      .union([z.string(), count], { error: 'bytes, or a text such as 12 GiB' })
       .optional()
       .describe(
         'memory budget in bytes or as "12 GiB"; default: what is free on the GPU. Layers are recomputed to fit, or the run is refused; if given, and prune has no ratio, it decides the ratio',

@@ -58,8 +58,9 @@ export async function listen(options: ListenOptions): Promise<Listening> {
     response.once('close', () => isOpen() || setImmediate(() => server.closeIdleConnections()))
   })
   server.listen(port, host)
-  await once(server, 'listening').catch((cause: Error) => {
-    throw new ConfigError('E_CONFIG', 'the server cannot listen', { field: 'port', found: cause.message, cause })
+  await once(server, 'listening').catch((cause: NodeJS.ErrnoException) => {
+    const field = cause.code === 'EADDRINUSE' || cause.code === 'EACCES' ? 'port' : 'host'
+    throw new ConfigError('E_CONFIG', 'the server cannot listen', { field, found: cause.message, cause })
   })
   return {
     url: urlOf(server.address() as AddressInfo),

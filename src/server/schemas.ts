@@ -25,7 +25,9 @@ const ids = z.array(z.int().min(0)).min(1)
 export const completionBody = z
   .strictObject({
     ...sampling,
-    prompt: z.union([z.string(), z.array(z.string()).min(1), ids, z.array(ids).min(1)]),
+    prompt: z.union([z.string(), z.array(z.string()).min(1), ids, z.array(ids).min(1)], {
+      error: 'a text or token ids, or a list of these',
+    }),
     max_tokens: sampling.max_tokens.openapi({ description: 'default 16' }),
     echo: z.boolean().nullish().openapi({ description: 'the prompt comes first, scored where logprobs is given' }),
     logprobs: z.int().min(0).max(20).nullish(),

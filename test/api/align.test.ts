@@ -60,6 +60,22 @@ describe('align', () => {
     expect(steps).toEqual([stopped + 1, stopped + 2])
   })
 
+  test('stopped by what its caller throws, it rejects with that, and goes on as after an abort', async () => {
+    const given = options({ steps: 4000 })
+    const thrown = new Error('not mine')
+    const events: RunEvent[] = []
+    const onEvent = (event: RunEvent) => {
+      events.push(event)
+      if (event.type === 'step') throw thrown
+    }
+    await expect(align({ ...given, onEvent })).rejects.toBe(thrown)
+    expect(events.filter(({ type }) => type === 'step')).toHaveLength(1)
+    const kept = readdirSync(checkpointsOf(given))
+    expect(kept).toContainEqual(expect.stringMatching(/^step-/))
+    const stopped = Number(/\d+/.exec(kept.find((name) => name.startsWith('step-'))!)![0])
+    await align({ ...given, steps: stopped + 1, resume: true, forceResume: true })
+  })
+
   test('does not take up what another run with the same output left', async () => {
     const given = options()
     await align(given)

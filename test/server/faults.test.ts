@@ -29,6 +29,13 @@ describe('a body', () => {
     expect(await answer.json()).toMatchObject({ error: { type: 'invalid_request_error' } })
   })
 
+  test('with a prompt of another kind is told what a prompt is', async () => {
+    const answer = await post(JSON.stringify({ ...endless, prompt: [] }))
+    expect(await answer.json()).toMatchObject({
+      error: { param: 'prompt', message: expect.stringContaining('a text') },
+    })
+  })
+
   // what a page of another origin can send without asking
   test('that does not say it is JSON is answered with 415', async () => {
     const answer = await post(JSON.stringify(endless), { 'Content-Type': 'text/plain' })
@@ -165,9 +172,11 @@ test('listens to this machine alone', async () => {
   await expect(fetch(server.url.replace('127.0.0.1', outside.address))).rejects.toThrow()
 })
 
-test('a port that is taken, a model twice and too long a context are refused before anything is served', async () => {
+test('a port that is taken, a host that is none, a model twice and too long a context are refused before anything is served', async () => {
   const port = Number(new URL(server.url).port)
   await expect(serve({ model, port })).rejects.toMatchObject({ code: 'E_CONFIG', details: { field: 'port' } })
+  const nowhere = serve({ model, port: 0, host: 'no.such.host.invalid' })
+  await expect(nowhere).rejects.toMatchObject({ code: 'E_CONFIG', details: { field: 'host' } })
   const twice = serve({ model, adapter: ['a=x', 'a=y'] })
   await expect(twice).rejects.toMatchObject({ code: 'E_CONFIG', details: { field: 'adapter' } })
   const long = serve({ model, contextLength: 65537, port: 0 })
