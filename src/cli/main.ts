@@ -7,8 +7,9 @@ import { printError } from './output.ts'
 // A reader that goes away, such as head, ends the command as SIGPIPE would end another program
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(130 satisfies ExitCode)
-  printError(new RunError('E_DISK', 'stdout cannot be written', { found: error.message, cause: error }), false)
-  process.exit(4 satisfies ExitCode)
+  const failure = new RunError('E_DISK', 'stdout cannot be written', { found: error.message, cause: error })
+  printError(failure, false)
+  process.exit(exitCodeOf(failure))
 })
 
 try {

@@ -24,8 +24,6 @@ export function writeConfig(file: string, flags: Flags): void {
   }
   const text = header + configTemplate(trainLoRAMOptions, nest(flags))
   resolveOptions(trainLoRAMOptions, flags, { file, values: parse(text), lineOf: () => undefined })
-  writing(file, () => {
-    mkdirSync(path.dirname(file), { recursive: true })
-    writeFileAtomic(file, text)
-  })
+  writing(file, () => mkdirSync(path.dirname(file), { recursive: true }))
+  writeFileAtomic(file, text)
 }
