@@ -5,7 +5,7 @@ import { modelBytes } from '../../dist/memory/planner.js'
 import { Arena } from '../../dist/tensor/arena.js'
 import { gpu, openDevice } from '../../dist/tensor/device.js'
 import { AdamW, adamWDefaults } from '../../dist/train/adamW.js'
-import { hostInputs } from '../../dist/train/layerInputs.js'
+import { offloadMemory } from '../../dist/train/offload.js'
 import { describeRecompute, recomputes } from '../../dist/train/recompute.js'
 import { trainStep } from '../../dist/train/step.js'
 import { watchGpuMemory } from './machine.mjs'
@@ -75,7 +75,7 @@ export function prepareSteps(options, device, group = alone) {
   const optimizer = new AdamW(parameters, adamWDefaults)
   const arena = new Arena(device, plan.bytes.activations)
   const { recompute } = plan
-  const host = hostInputs(device, recompute, microBatchSize * sequenceLength, config.hiddenSize)
+  const host = offloadMemory(device, config, recompute, microBatchSize * sequenceLength)
   const dropout = { rate, seed: 1 }
   const trainer = { model, parameters, optimizer, arena, host, maxGradNorm: 1, recompute, dropout, group }
   const micros = Array.from({ length: microBatches }, (_, i) =>

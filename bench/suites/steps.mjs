@@ -20,12 +20,12 @@ const tiny = { model: 'tiny', pruned: 0.5, microBatchSize: 2, sequenceLength: 64
 const cases = {
   cuda: [
     { case: 'qlora-8b-2x2048-r16', ...large, memory: '22.4 GB' },
-    { case: 'qlora-8b-2x2048-r16-small', ...large, memory: '7.5 GB' },
+    { case: 'qlora-8b-2x2048-r16-small', ...large, memory: '7.6 GB' },
     { case: 'qlora-8b-4x512-r16', ...medium, memory: '14.6 GB' },
-    { case: 'qlora-8b-4x512-r16-small', ...medium, memory: '7.5 GB' },
+    { case: 'qlora-8b-4x512-r16-small', ...medium, memory: '7.6 GB' },
     { case: 'qlora-8b-4x512-r16-dropout', ...medium, memory: '14.6 GB', dropout: 0.05 },
     { case: 'qloram-70b-4x512-r8', ...pruned, memory: '24.8 GB' },
-    { case: 'qloram-70b-4x512-r8-small', ...pruned, memory: '10.9 GiB' },
+    { case: 'qloram-70b-4x512-r8-small', ...pruned, memory: '11 GiB' },
   ],
   cpu: [
     { case: 'qloram-tiny-2x64-r4', ...tiny },

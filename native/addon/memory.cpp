@@ -80,7 +80,14 @@ void fill(const Napi::CallbackInfo& info) {
   typed(info.Env(), [&] { view.storage->fill(view.offset, value, view.tensor.bytes()); });
 }
 
-// transfer(): copies the first tensor in the frame over the second, padding included.
+// The lane of a transfer, the only argument.
+int laneOf(const Napi::CallbackInfo& info) {
+  const int lane = info[0].As<Napi::Number>().Int32Value();
+  if (lane < 0 || lane >= transferLanes) throw Napi::RangeError::New(info.Env(), "no such lane of transfers");
+  return lane;
+}
+
+// transfer(lane): copies the first tensor in the frame over the second, padding included.
 void transfer(const Napi::CallbackInfo& info) {
   const Memory& memory = Memory::of(info.Env());
   const View source = memory.view(info.Env()), target = memory.view(info.Env(), tensorFields);
@@ -90,12 +97,12 @@ void transfer(const Napi::CallbackInfo& info) {
   if (source.storage->device == Device::cpu && target.storage->device == Device::cpu) {
     std::memcpy(target.tensor.data, source.tensor.data, bytes);
   } else {
-    typed(info.Env(), [&] { cudaLibrary().transfer(source.tensor.data, target.tensor.data, bytes); });
+    typed(info.Env(), [&] { cudaLibrary().transfer(source.tensor.data, target.tensor.data, bytes, laneOf(info)); });
   }
 }
 
 void awaitTransfers(const Napi::CallbackInfo& info) {
-  typed(info.Env(), [] { cudaLibrary().awaitTransfers(); });
+  typed(info.Env(), [&] { cudaLibrary().awaitTransfers(laneOf(info)); });
 }
 
 // release(slot): gives the memory back now; tensors that look into it cannot be used any more.

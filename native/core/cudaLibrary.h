@@ -57,6 +57,8 @@ struct Collectives {
   void (*leave)();
 };
 
+constexpr int transferLanes = 3;  // lanes in src/tensor/hostMemory.ts
+
 // What loram_cuda.so exports. Everything in it throws GpuError. Work is queued on one stream, in the order of the calls;
 // only a download waits for it.
 struct CudaLibrary {
@@ -68,10 +70,11 @@ struct CudaLibrary {
   std::shared_ptr<Storage> (*allocate)(size_t bytes);  // zeroed
   // Host memory that transfers read and write. Throws std::bad_alloc when the system has none that it can pin.
   std::shared_ptr<Storage> (*allocatePinned)(size_t bytes);
-  // Copies between GPU and pinned memory after all work queued so far, and beside what is queued from now on.
-  void (*transfer)(const void* source, void* target, size_t bytes);
-  // Work queued from now on waits for the transfers so far.
-  void (*awaitTransfers)();
+  // Copies between GPU and pinned memory after all work queued so far, and beside what is queued from now on; in one of
+  // `transferLanes` lanes, each of which keeps its order.
+  void (*transfer)(const void* source, void* target, size_t bytes, int lane);
+  // Work queued from now on waits for the lane's transfers so far.
+  void (*awaitTransfers)(int lane);
   void (*synchronize)();
   Collectives collectives;
   CudaTable<Ops> ops;

@@ -16,10 +16,11 @@ __device__ inline void awaitPrevious() {
 #endif
 }
 
-// Queues `kernel` with so much shared memory, on clusters of so many neighbouring blocks.
+// Queues `kernel` with so much shared memory, on clusters of so many neighbouring blocks; nothing, where there are no blocks.
 template <class... Parameters, class... Arguments>
 void queueKernel(void (*kernel)(Parameters...), dim3 blocks, dim3 threads, int sharedBytes, int blocksOfCluster,
                  cudaStream_t stream, const Arguments&... arguments) {
+  if (blocks.x == 0 || blocks.y == 0 || blocks.z == 0) return;
   cudaLaunchAttribute attributes[2] = {};
   cudaLaunchConfig_t config = {};
   config.gridDim = blocks, config.blockDim = threads, config.dynamicSmemBytes = sharedBytes, config.stream = stream;
@@ -37,11 +38,10 @@ void queueKernel(void (*kernel)(Parameters...), dim3 blocks, dim3 threads, int s
   check(cudaLaunchKernelEx(&config, kernel, arguments...));
 }
 
-// Queues `kernel` on `blocks` blocks of `threads` threads; none, when there is nothing to do.
+// Queues `kernel` on `blocks` blocks of `threads` threads.
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 blocks, dim3 threads, cudaStream_t stream,
             const Arguments&... arguments) {
-  if (blocks.x == 0 || blocks.y == 0 || blocks.z == 0) return;
   queueKernel(kernel, blocks, threads, 0, 1, stream, arguments...);
 }
 

@@ -35,7 +35,8 @@ struct Nccl {
 };
 
 Nccl nccl;
-Comm comm = nullptr;
+// Null before `join`, and after `leave` or `abort`: they may come at once, and whichever takes it releases it.
+std::atomic<Comm> comm = nullptr;
 std::atomic<bool> aborted;
 
 // Its own stream, so that what is reduced does not wait for what is computed afterwards.
@@ -89,33 +90,50 @@ NcclId uniqueId() {
   return id;
 }
 
+// From any thread: ends the collectives that are under way, here alone. In a thread of its own, for it may wait for a GPU
+// that hangs.
+void abort() {
+  aborted = true;
+  if (const Comm hanging = comm.exchange(nullptr)) std::thread([hanging] { nccl.commAbort(hanging); }).detach();
+}
+
 void join(const NcclId& id, int rank, int size) {
   enter("join");
   aborted = false;
-  checkNccl(nccl.commInitRank(&comm, size, id, rank));
+  Comm made;
+  checkNccl(nccl.commInitRank(&made, size, id, rank));
+  comm = made;
+  if (aborted) abort();  // which found nothing to end while this waited
 }
 
-// Calls `collective` with the stream, in which it comes after all that was queued in stream() so far.
+Comm joined() {
+  const Comm current = comm;
+  if (!current) throw NcclError("was aborted");
+  return current;
+}
+
+// Calls `collective` with the communicator and the stream, in which it comes after all that was queued in stream() so far.
 template <class Collective>
 void queue(const char* name, Collective collective) {
   enter(name);
-  if (aborted) throw NcclError("was aborted");
+  const Comm with = joined();
   check(cudaEventRecord(own().asked, stream()));
   check(cudaStreamWaitEvent(own().stream, own().asked, 0));
-  checkNccl(collective(own().stream));
+  checkNccl(collective(with, own().stream));
 }
 
 void allReduce(void* data, size_t count) {
-  queue("allReduce", [=](cudaStream_t in) { return nccl.allReduce(data, data, count, float32, sum, comm, in); });
+  queue("allReduce",
+        [=](Comm with, cudaStream_t in) { return nccl.allReduce(data, data, count, float32, sum, with, in); });
 }
 
 void reduceScatter(const void* whole, void* part, size_t count) {
   queue("reduceScatter",
-        [=](cudaStream_t in) { return nccl.reduceScatter(whole, part, count, float32, sum, comm, in); });
+        [=](Comm with, cudaStream_t in) { return nccl.reduceScatter(whole, part, count, float32, sum, with, in); });
 }
 
 void allGather(const void* part, void* whole, size_t bytes) {
-  queue("allGather", [=](cudaStream_t in) { return nccl.allGather(part, whole, bytes, uint8, comm, in); });
+  queue("allGather", [=](Comm with, cudaStream_t in) { return nccl.allGather(part, whole, bytes, uint8, with, in); });
 }
 
 // The kernels of a collective whose other side is gone spin for ever, so this asks instead of sleeping in the driver.
@@ -123,27 +141,19 @@ void settle() {
   enter("settle");
   constexpr int spins = 1000;
   for (int i = 0;; i++) {
-    if (aborted) throw NcclError("was aborted");
+    const Comm with = joined();
     const cudaError_t status = cudaStreamQuery(own().stream);
     if (status != cudaErrorNotReady) return check(status);
     cudaGetLastError();  // takes it off the thread, where the next op would find it
     Result error = success;
-    checkNccl(nccl.commGetAsyncError(comm, &error));
+    checkNccl(nccl.commGetAsyncError(with, &error));
     checkNccl(error);
     if (i >= spins) std::this_thread::sleep_for(std::chrono::microseconds(20));
   }
 }
 
-// From any thread: ends the collectives that are under way, here alone. In a thread of its own, for it may wait for a GPU
-// that hangs.
-void abort() {
-  if (aborted.exchange(true) || !comm) return;
-  std::thread([hanging = comm] { nccl.commAbort(hanging); }).detach();
-}
-
 void leave() {
-  if (comm && !aborted) nccl.commDestroy(comm);
-  comm = nullptr;
+  if (const Comm left = comm.exchange(nullptr)) nccl.commDestroy(left);
 }
 
 }  // namespace

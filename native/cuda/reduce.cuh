@@ -40,25 +40,28 @@ __device__ T blockSum(T value) {
   return blockReduce(value, T{}, Sum{});
 }
 
-// Rows whose terms one thread adds up before the partial sums are added.
+// Rows whose terms one thread adds up before the partial sums are added, and columns that a block takes.
 constexpr int64_t columnSlice = 256;
+constexpr int columnsOfBlock = 128;
 
 template <class Term>
-__global__ void __launch_bounds__(128) columnPartials(int64_t rows, int64_t columns, double* partials, Term term) {
+__global__ void __launch_bounds__(columnsOfBlock)
+    columnPartials(int64_t rows, int64_t columns, unsigned blocksAcross, double* partials, Term term) {
   awaitPrevious();
-  const int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t slice = blockIdx.x / blocksAcross;
+  const int64_t column = static_cast<int64_t>(blockIdx.x % blocksAcross) * columnsOfBlock + threadIdx.x;
   if (column >= columns) return;
-  const int64_t begin = static_cast<int64_t>(blockIdx.y) * columnSlice;
+  const int64_t begin = slice * columnSlice;
   const int64_t end = begin + columnSlice < rows ? begin + columnSlice : rows;
   double sum = 0;
   for (int64_t row = begin; row < end; row++) sum += term(row, column);
-  partials[blockIdx.y * columns + column] = sum;
+  partials[slice * columns + column] = sum;
 }
 
-static __global__ void __launch_bounds__(128)
+static __global__ void __launch_bounds__(columnsOfBlock)
     addPartials(int64_t slices, int64_t columns, const double* partials, float* sums) {
   awaitPrevious();
-  const int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * columnsOfBlock + threadIdx.x;
   if (column >= columns) return;
   double sum = 0;
   for (int64_t slice = 0; slice < slices; slice++) sum += partials[slice * columns + column];
@@ -70,9 +73,11 @@ template <class Term>
 void addColumnSums(int64_t rows, int64_t columns, float* sums, cudaStream_t stream, Term term) {
   const int64_t slices = ceilDiv(rows, columnSlice);
   const Scratch<double> partials(slices * columns, stream);
-  const unsigned blocks = ceilDiv<int64_t>(columns, 128);
-  launch(columnPartials<Term>, dim3(blocks, slices), 128, stream, rows, columns, partials.data(), term);
-  launch(addPartials, blocks, 128, stream, slices, columns, const_cast<const double*>(partials.data()), sums);
+  // Slices are too many for the y of a grid
+  const unsigned across = ceilDiv<int64_t>(columns, columnsOfBlock), blocks = across * slices;
+  launch(columnPartials<Term>, blocks, columnsOfBlock, stream, rows, columns, across, partials.data(), term);
+  launch(addPartials, across, columnsOfBlock, stream, slices, columns, const_cast<const double*>(partials.data()),
+         sums);
 }
 
 }  // namespace loram

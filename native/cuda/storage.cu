@@ -15,6 +15,25 @@ namespace {
 
 std::atomic<size_t> allocated, peak;
 
+// Throws std::bad_alloc where the system has no memory that it can pin.
+void* pinnedMemory(size_t bytes) {
+  void* memory;
+  const cudaError_t status = cudaMallocHost(&memory, bytes);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    throw std::bad_alloc();
+  }
+  check(status);
+  return memory;
+}
+
+// Copies `count` pieces of `bytes`. A single one may be longer than a pitch can be, which is 2 GiB.
+void copyPieces(void* target, size_t targetPitch, const void* source, size_t sourcePitch, size_t bytes, size_t count,
+                cudaMemcpyKind kind) {
+  check(count == 1 ? cudaMemcpyAsync(target, source, bytes, kind, stream())
+                   : cudaMemcpy2DAsync(target, targetPitch, source, sourcePitch, bytes, count, kind, stream()));
+}
+
 // Pinned host memory that uploads go through: the caller may change its data at once, while the copy to the GPU waits for
 // its turn in the stream. Two halves, so that one fills while the other is copied.
 class Staging {
@@ -39,8 +58,10 @@ class Staging {
 
  private:
   void create() {
-    for (auto& event : copied_) check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-    check(cudaMallocHost(&memory_, 2 * half));
+    for (auto& event : copied_) {  // of an earlier try, which failed, there may be some
+      if (!event) check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    }
+    memory_ = static_cast<char*>(pinnedMemory(2 * half));
   }
 
   char* memory_ = nullptr;
@@ -57,8 +78,8 @@ Staging& staging() {
 
 class CudaStorage final : public Storage {
  public:
-  explicit CudaStorage(size_t size) {
-    device = Device::cuda;
+  // After the other constructor has run, the destructor does too where this one throws.
+  explicit CudaStorage(size_t size) : CudaStorage() {
     bytes = size;
     if (size == 0) return;
     const size_t whole = (size + 15) / 16 * 16;  // kernels read 16 bytes at a time, the last ones too
@@ -81,24 +102,22 @@ class CudaStorage final : public Storage {
     enter("upload");
     const std::lock_guard lock(staging().mutex);
     const char* from = static_cast<const char*>(source);
-    if (target.count == 1) {  // one run of any length
-      for (size_t done = 0; done < target.bytes; done += Staging::half) {
-        const size_t part = std::min(Staging::half, target.bytes - done);
-        stage({target.offset + done, part, part, 1}, from + done);
-      }
-    } else {
-      const size_t group = Staging::half / target.bytes;
-      for (size_t done = 0; done < target.count; done += group) {
-        const size_t part = std::min(group, target.count - done);
-        stage({target.offset + done * target.pitch, target.bytes, target.pitch, part}, from + done * target.bytes);
+    const size_t group = std::max<size_t>(1, Staging::half / target.bytes);
+    for (size_t done = 0; done < target.count; done += group) {
+      const size_t count = std::min(group, target.count - done);
+      // Pieces longer than a half go one by one, in parts
+      for (size_t begin = 0; begin < target.bytes; begin += Staging::half) {
+        const size_t part = std::min(Staging::half, target.bytes - begin);
+        stage({target.offset + done * target.pitch + begin, part, target.pitch, count},
+              from + done * target.bytes + begin);
       }
     }
   }
 
   void download(const Pieces& source, void* target) const override {
     enter("download");
-    check(cudaMemcpy2DAsync(target, source.bytes, at(source.offset), source.pitch, source.bytes, source.count,
-                            cudaMemcpyDeviceToHost, stream()));
+    copyPieces(target, source.bytes, at(source.offset), source.pitch, source.bytes, source.count,
+               cudaMemcpyDeviceToHost);
     check(cudaStreamSynchronize(stream()));
   }
 
@@ -108,6 +127,8 @@ class CudaStorage final : public Storage {
   }
 
  private:
+  CudaStorage() { device = Device::cuda; }
+
   char* at(size_t offset) const { return static_cast<char*>(data) + offset; }
 
   // Copies pieces that are together at most half the staging memory.
@@ -115,8 +136,7 @@ class CudaStorage final : public Storage {
     const size_t size = target.bytes * target.count;
     char* room = staging().take(size);
     std::memcpy(room, source, size);
-    check(cudaMemcpy2DAsync(at(target.offset), target.pitch, room, target.bytes, target.bytes, target.count,
-                            cudaMemcpyHostToDevice, stream()));
+    copyPieces(at(target.offset), target.pitch, room, target.bytes, target.bytes, target.count, cudaMemcpyHostToDevice);
   }
 };
 
@@ -124,13 +144,7 @@ class PinnedStorage final : public HostStorage {
  public:
   explicit PinnedStorage(size_t size) {
     bytes = size;
-    if (size == 0) return;
-    const cudaError_t status = cudaMallocHost(&data, size);
-    if (status == cudaErrorMemoryAllocation) {
-      cudaGetLastError();
-      throw std::bad_alloc();
-    }
-    check(status);
+    if (size > 0) data = pinnedMemory(size);
   }
   PinnedStorage(const PinnedStorage&) = delete;
   PinnedStorage& operator=(const PinnedStorage&) = delete;

@@ -1,5 +1,6 @@
 #include "transfer.h"
 
+#include "../core/cudaLibrary.h"
 #include "context.h"
 
 namespace loram {
@@ -7,8 +8,8 @@ namespace {
 
 // An event is recorded anew for every wait: a wait keeps to what the event stood for when it was queued. Another thread may
 // record between the two calls of a pair; the wait is then for later work of the same stream, which is right as well.
-struct Transfers {
-  Transfers() {
+struct Lane {
+  Lane() {
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     for (cudaEvent_t* event : {&asked, &done}) check(cudaEventCreateWithFlags(event, cudaEventDisableTiming));
   }
@@ -16,10 +17,10 @@ struct Transfers {
   cudaEvent_t asked, done;
 };
 
-Transfers& transfers() {
-  static Transfers& kept =
-      *new Transfers;  // lives as long as the process: the driver may be gone before static objects are
-  return kept;
+const Lane& laneAt(int lane) {
+  // Lives as long as the process: the driver may be gone before static objects are.
+  static const Lane* const kept = new Lane[transferLanes];
+  return kept[lane];
 }
 
 void waitIn(cudaStream_t waiting, cudaEvent_t event, cudaStream_t before) {
@@ -29,16 +30,16 @@ void waitIn(cudaStream_t waiting, cudaEvent_t event, cudaStream_t before) {
 
 }  // namespace
 
-void transfer(const void* source, void* target, size_t bytes) {
+void transfer(const void* source, void* target, size_t bytes, int lane) {
   enter("transfer");
-  const Transfers& own = transfers();
+  const Lane& own = laneAt(lane);
   waitIn(own.stream, own.asked, stream());
   check(cudaMemcpyAsync(target, source, bytes, cudaMemcpyDefault, own.stream));
 }
 
-void awaitTransfers() {
+void awaitTransfers(int lane) {
   enter("awaitTransfers");
-  const Transfers& own = transfers();
+  const Lane& own = laneAt(lane);
   waitIn(stream(), own.done, own.stream);
 }
 

@@ -5,7 +5,7 @@ import { metaOf } from '../tensor/device.ts'
 import { type Device, type Tensor, zeros } from '../tensor/tensor.ts'
 import { AdamW, adamWDefaults } from '../train/adamW.ts'
 import { alignedNames, trainWeights } from '../train/align.ts'
-import { hostInputs } from '../train/layerInputs.ts'
+import { offloadMemory } from '../train/offload.ts'
 import { ParameterSet } from '../train/parameters.ts'
 import { type RecomputeChoice, type RecomputePlan, recomputePlans } from '../train/recompute.ts'
 import { accumulate } from '../train/step.ts'
@@ -63,7 +63,7 @@ export function planAlignment(
   }
   const planOf = (recompute: RecomputePlan): AlignmentPlan => {
     const activations = arenaBytes(device, (arena) => {
-      const host = hostInputs(arena, recompute, tokens, config.hiddenSize)
+      const host = offloadMemory(arena, config, recompute, tokens)
       accumulate({ model, arena, host, recompute }, fullMicroBatch(tokens), 1, zeros(arena, [1], 'f32'))
     })
     const total = Object.values(constant).reduce((sum, bytes) => sum + bytes) + activations

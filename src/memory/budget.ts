@@ -1,8 +1,15 @@
+import os from 'node:os'
 import { MemoryError } from '../errors.ts'
 import type { LlamaConfig } from '../model/config.ts'
 import { gpu } from '../tensor/device.ts'
 import type { Device } from '../tensor/tensor.ts'
-import { describeRecompute, type RecomputeChoice, recomputePlans } from '../train/recompute.ts'
+import {
+  describeRecompute,
+  type RecomputeChoice,
+  recomputeCost,
+  recomputePlans,
+  withOffloadedOutputs,
+} from '../train/recompute.ts'
 import { formatBytes, parseBytes } from './bytes.ts'
 import { type MemoryPlan, type TrainingShape, trainingPlanner } from './planner.ts'
 import { describeSavings } from './savings.ts'
@@ -18,6 +25,9 @@ export function memoryBudget(memory: string | number | undefined, onGpu: boolean
   if (memory !== undefined) return parseBytes(memory, 'memory')
   return onGpu ? gpu().freeBytes - cudaMargin : Number.POSITIVE_INFINITY
 }
+
+/** Pinned host memory that offloaded outputs may take together with the inputs: half of what the system has. */
+const hostBudget = (): number => os.totalmem() / 2
 
 /**
  * The first of `candidates` that `fits`, found by halves: each takes no more than the one before. The last one where none does.
@@ -46,9 +56,17 @@ export function planWithin(
   device: Device,
 ): MemoryPlan {
   const plans = recomputePlans(choice, config.layers.length, device)
+  const canSend = device.activations === 'bf16' && (choice.offload ?? choice.recompute === 'auto')
+  const sending = (share: number) => plans.flatMap((plan) => withOffloadedOutputs(config, plan, share))
+  const families = canSend ? [plans, sending(1), sending(1 / 3)] : [plans]
+  const fits = ({ bytes: { total, host } }: MemoryPlan) => total <= budget && host <= hostBudget()
   const fastest = (quantizeTables: boolean | undefined) => {
     const planOf = trainingPlanner(config, { ...shape, quantizeTables }, device)
-    return planOf(firstThat(plans, (recompute) => planOf(recompute).bytes.total <= budget))
+    const first = (family: typeof plans) => planOf(firstThat(family, (plan) => planOf(plan).bytes.total <= budget))
+    const [plain, ...others] = families.filter((family) => family.length > 0).map(first)
+    return others
+      .filter(fits)
+      .reduce((a, b) => (recomputeCost(b.recompute) < recomputeCost(a.recompute) ? b : a), plain!)
   }
   const { quantize, quantizeTables } = shape
   let plan = fastest(quantizeTables)

@@ -8,7 +8,7 @@ import type { Arena } from '../tensor/arena.ts'
 import { elements } from '../tensor/dtype.ts'
 import type { Device } from '../tensor/tensor.ts'
 import { AdamW, adamWDefaults } from '../train/adamW.ts'
-import { hostInputs } from '../train/layerInputs.ts'
+import { offloadMemory } from '../train/offload.ts'
 import type { RecomputePlan } from '../train/recompute.ts'
 import { trainStep } from '../train/step.ts'
 import { arenaBytes, fullMicroBatch, metaModel } from './measure.ts'
@@ -111,7 +111,7 @@ export function trainingPlanner(
   const constantBytes = Object.values(constant).reduce((sum, bytes) => sum + bytes, 0)
 
   return (recompute) => {
-    const host = hostInputs(model.device, recompute, tokens, config.hiddenSize)
+    const host = offloadMemory(model.device, config, recompute, tokens)
     const activations = arenaBytes(device, (arena) => {
       if (whole) cutLargest(whole, arena)
       trainStep({ model, parameters, preserve, optimizer, arena, host, maxGradNorm: 1, recompute, dropout }, batch, 0)

@@ -73,13 +73,21 @@ export const remade =
   (arena: Arena): Cheap =>
   (make, copy) => ({ now: arena.temporary(() => make(copy)), again: make })
 
+/** Where the outputs of a layer's projections from its hidden states lie; `areMade`: they are there already. */
+export interface ProjectionOutputs {
+  /** [tokens, out] each; queries and keys are turned where a layer has no norm for them */
+  readonly qkv: readonly Tensor[]
+  readonly gateUp: readonly Tensor[]
+  readonly areMade: boolean
+}
+
 export type BlockOutput = ReturnType<typeof blockForward>
 
 /**
  * Llama's decoder layer from `x` to `y`, both [tokens, hidden] (pre-norm, rotary, grouped-query attention, SwiGLU), with
  * what other families add to it: biases, norms of heads, a sliding window. Returns everything that backward reads.
  * @param y may be `x`; without it all is done but the last product, whose result backward does not need
- * @param options with a `cache`, keys and values are appended to it and read from it
+ * @param options with a `cache`, keys and values are appended to it and read from it; with `outputs`, they lie there
  */
 export function blockForward(
   layer: Layer,
@@ -87,17 +95,20 @@ export function blockForward(
   x: Tensor,
   y: Tensor | undefined,
   tokens: Tokens,
-  { cheap = kept, cache }: { cheap?: Cheap; cache?: LayerCache | undefined } = {},
+  options: { cheap?: Cheap; cache?: LayerCache | undefined; outputs?: ProjectionOutputs | undefined } = {},
 ) {
+  const { cheap = kept, cache, outputs } = options
   const { headDim, rmsNormEps, inverseFrequencies } = constants
   const { positions, bounds, dropout } = tokens
+  const areMade = outputs?.areMade
 
   const x2 = x.device.empty(x.shape, x.dtype)
   const h1 = cheap((copy) => rmsNorm(x, layer.inputNorm.weight, rmsNormEps, copy), x2)
-  const [q, k, v] = linearsForward([layer.q, layer.k, layer.v], h1.now.y, dropout)
+  const [q, k, v] = linearsForward([layer.q, layer.k, layer.v], h1.now.y, dropout, outputs?.qkv, areMade)
   const queries = headNorm(layer.qNorm, q.y, rmsNormEps)
   const keys = headNorm(layer.kNorm, k.y, rmsNormEps)
-  rope(queries.y, keys.y, positions, inverseFrequencies)
+  // Of a layer without norms of heads, what was made is what was turned, in its place.
+  if (!areMade || layer.qNorm) rope(queries.y, keys.y, positions, inverseFrequencies)
   if (cache) {
     scatterRows(keys.y, cache.newRows, cache.keys)
     scatterRows(v.y, cache.newRows, cache.values)
@@ -108,7 +119,7 @@ export function blockForward(
   const o = linearForward(layer.o, heads.y, { dropout, addTo: x2 })
 
   const h2 = cheap((copy) => rmsNorm(x2, layer.postAttentionNorm.weight, rmsNormEps, copy), y)
-  const [gate, up] = linearsForward([layer.gate, layer.up], h2.now.y, dropout)
+  const [gate, up] = linearsForward([layer.gate, layer.up], h2.now.y, dropout, outputs?.gateUp, areMade)
   const a = cheap(() => swiglu(gate.y, up.y))
   const down = y
     ? linearForward(layer.down, a.now, { dropout, addTo: y })
@@ -137,6 +148,7 @@ export function blockBackward(
   const a = saved.a()
   const da = linearBackward(layer.down, a, down.u, dx, { dropout })
   const { dgate, dup } = swigluBackward(da, gate.y, up.y, { inPlace: true })
+  arena.release(start)
   const h2 = saved.h2()
   const dh2 = linearsBackward([layer.gate, layer.up], h2.y, [gate.u, up.u], [dgate, dup], dropout)
   rmsNormBackward(dh2, x2, layer.postAttentionNorm.weight, h2.rstd, dx, layer.postAttentionNorm.grad)

@@ -61,17 +61,25 @@ export const outFeatures = ({ weight }: Linear): number => weight.shape[0]!
 
 /**
  * `y = x weight^T`, plus bias and LoRA's part where there are such, `x` [tokens, in].
- * @param addTo a tensor [tokens, out] to add to; without it `y` is new.
+ * @param addTo a tensor [tokens, out] to add to; without it `y` is new, or in `into`.
+ * @param made `y`, where it is there already
  * @param u LoRA's inner activations, where they are there already
  */
 export function linearForward(
   linear: Linear,
   x: Tensor,
-  options: { addTo?: Tensor; dropout?: Dropout | undefined; u?: Tensor | undefined } = {},
+  options: {
+    addTo?: Tensor
+    into?: Tensor | undefined
+    made?: Tensor | undefined
+    dropout?: Dropout | undefined
+    u?: Tensor | undefined
+  } = {},
 ): LinearOutput {
   const { weight, bias, lora } = linear
   const u = options.u ?? innerForward(linear, x, options.dropout)
-  const y = options.addTo ?? x.device.empty([x.shape[0]!, outFeatures(linear)], x.dtype)
+  if (options.made) return { y: options.made, u }
+  const y = options.addTo ?? options.into ?? x.device.empty([x.shape[0]!, outFeatures(linear)], x.dtype)
   const beta = options.addTo ? 1 : 0
   const lowRank = lora && u && { left: u, right: lora.b }
   if (weight instanceof Tensor) gemm(x, weight, y, { transposeB: true, beta, lowRank })
@@ -80,17 +88,27 @@ export function linearForward(
   return { y, u }
 }
 
-/** {@link linearForward} of layers of one input, which all pairs together read once where they are a {@link Stack}. */
+/**
+ * {@link linearForward} of layers of one input, which all pairs together read once where they are a {@link Stack}.
+ * @param outputs where their outputs go, or with `areMade` are already
+ */
 export function linearsForward<const Linears extends readonly Linear[]>(
   linears: Linears,
   x: Tensor,
   dropout: Dropout | undefined,
+  outputs: readonly Tensor[] = [],
+  areMade = false,
 ): { [I in keyof Linears]: LinearOutput } {
   const stack = stackOf(linears, dropout)
   const u = stack && x.device.empty([x.shape[0]!, stack.a.shape[0]!], x.dtype)
   if (u) gemm(x, stack.a, u, { transposeB: true, alpha: stack.scale })
-  const outputs = linears.map((linear, i) => linearForward(linear, x, { dropout, u: u && stack.columnsOf(u, i) }))
-  return outputs as { [I in keyof Linears]: LinearOutput }
+  const forward = (linear: Linear, i: number) =>
+    linearForward(linear, x, {
+      [areMade ? 'made' : 'into']: outputs[i],
+      dropout,
+      u: u && stack.columnsOf(u, i),
+    })
+  return linears.map(forward) as { [I in keyof Linears]: LinearOutput }
 }
 
 /**

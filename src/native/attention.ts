@@ -82,7 +82,7 @@ function checkHeads(op: string, { device, shape }: Tensor, kvWidth: number, head
       found: String(headDim),
     })
   }
-  if (kvWidth % headDim === 0 && width % kvWidth === 0) return
+  if (width > 0 && kvWidth % headDim === 0 && width % kvWidth === 0) return
   throw new OpError('E_OP', `${op}: the heads do not fit`, {
     expected: `key-value heads of ${headDim}, each read by the same number of query heads`,
     found: `${kvWidth / headDim} key-value heads, ${width / headDim} query heads`,

@@ -22,8 +22,8 @@ export interface Addon {
   upload(byteOffset: number, bytes: Uint8Array): void
   download(byteOffset: number, bytes: Uint8Array): void
   fill(byte: number): void
-  transfer(): void
-  awaitTransfers(): void
+  transfer(lane: number): void
+  awaitTransfers(lane: number): void
   openNccl(file: string): string
   ncclUniqueId(): Uint8Array
   ncclJoin(id: Uint8Array, rank: number, size: number): void

@@ -21,8 +21,8 @@ import { disposing } from '../tensor/disposing.ts'
 import { allOrNothing, type Device, type Tensor, zeros } from '../tensor/tensor.ts'
 import { AdamW, adamWDefaults } from './adamW.ts'
 import type { RunEvent } from './events.ts'
-import { hostInputs } from './layerInputs.ts'
 import { runLoop } from './loop.ts'
+import { offloadMemory } from './offload.ts'
 import { ParameterSet, type Trained } from './parameters.ts'
 import { type RecomputePlan, recomputePlans } from './recompute.ts'
 import { accumulate } from './step.ts'
@@ -153,7 +153,7 @@ export function alignModel(
   const { device, config } = model
   const { group } = context
   const tokens = microBatchSize * sequenceLength
-  const hostFor = (on: Device, recompute: RecomputePlan) => hostInputs(on, recompute, tokens, config.hiddenSize)
+  const hostFor = (on: Device, recompute: RecomputePlan) => offloadMemory(on, config, recompute, tokens)
   const twin = metaTwin(model)
   // As if it were in NF4, which takes more beside the arena
   const teacherTwin = teacher && { ...teacher, model: metaModel(teacher.model.config, { quantize: 'nf4' }, device) }

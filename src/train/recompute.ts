@@ -1,4 +1,5 @@
 import { ConfigError } from '../errors.ts'
+import type { LayerWidths, LlamaConfig } from '../model/config.ts'
 import type { Device } from '../tensor/tensor.ts'
 
 /**
@@ -10,16 +11,17 @@ export type Recompute = (typeof recomputes)[number]
 
 /**
  * How many layers have each setting, in their order: first those with `full`, then `cheap`, then `none`. The last layers keep
- * most because backward begins with them. The inputs of the first `offloaded` layers wait in host memory.
+ * most because backward begins with them. The inputs of the first `offloaded` layers wait in host memory, and of
+ * `offloadedOutputs` layers with `full` what q, k, v, gate and up made, which then is not made again.
  */
-export type RecomputePlan = Readonly<Record<Recompute | 'offloaded', number>>
+export type RecomputePlan = Readonly<Record<Recompute | 'offloaded' | 'offloadedOutputs', number>>
 
 /** `auto` decides for every layer by the memory there is. */
 export const recomputeChoices = ['auto', ...recomputes] as const
 
 export interface RecomputeChoice {
   recompute: (typeof recomputeChoices)[number]
-  /** Inputs of layers with `full` in host memory: always, never, or where the memory needs it. */
+  /** Inputs of layers with `full` in host memory, and outputs: inputs always, neither, or where the memory needs it. */
   offload?: boolean | undefined
 }
 
@@ -28,7 +30,7 @@ export const recomputeOf = ({ full, cheap }: RecomputePlan, layer: number): Reco
 
 /** One setting for all of `layers` layers. */
 export const uniform = (recompute: Recompute, layers: number): RecomputePlan => ({
-  ...{ none: 0, cheap: 0, full: 0, offloaded: 0 },
+  ...{ none: 0, cheap: 0, full: 0, offloaded: 0, offloadedOutputs: 0 },
   [recompute]: layers,
 })
 
@@ -65,10 +67,62 @@ export function recomputePlans(
 const unusable = (expected: string, found: string) =>
   new ConfigError('E_CONFIG', 'there is nothing to offload', { field: 'offload', expected, found })
 
-/** "full for 12 layers (10 offloaded), cheap for 68" */
-export function describeRecompute({ offloaded, ...counts }: RecomputePlan): string {
+/** Multiply-adds of a layer's projections for one token, and elements of what q, k, v, gate and up make of it. */
+function work({ hiddenSize, headDim }: LlamaConfig, widths: LayerWidths): { products: number; outputs: number } {
+  const heads = widths.numAttentionHeads * headDim
+  const outputs = heads + 2 * widths.numKeyValueHeads * headDim + 2 * widths.intermediateSize
+  return { products: hiddenSize * (outputs + heads + widths.intermediateSize), outputs }
+}
+
+/** The layers with `full` whose outputs may be offloaded: those of the most common widths, which share slots of one size. */
+function alikeLayers(config: LlamaConfig, { full }: RecomputePlan): number[] {
+  const sizes = config.layers.map((widths) => work(config, widths).outputs)
+  const count = (size: number) => sizes.filter((other) => other === size).length
+  const common = sizes.reduce((best, size) => (count(size) > count(best) ? size : best))
+  return Array.from({ length: full }, (_, i) => i).filter((i) => sizes[i] === common)
+}
+
+/** The layers whose outputs a plan offloads, in their order: spread evenly, so that the copies keep pace. */
+export function sendingLayers(config: LlamaConfig, plan: RecomputePlan): number[] {
+  if (plan.offloadedOutputs === 0) return []
+  const alike = alikeLayers(config, plan)
+  const share = plan.offloadedOutputs / alike.length
+  return alike.filter((_, i) => Math.floor((i + 1) * share) > Math.floor(i * share))
+}
+
+/**
+ * Multiply-adds of a forward pass in the time that a byte takes to the host: 4,500 of an H100 behind PCIe 5. Of GPUs with
+ * slower links that compute more slowly still there are fewer, so that there the copies have time to spare.
+ */
+const productsPerByte = 4500
+
+/**
+ * `plan` with as many offloaded outputs as its forward pass has time to copy, at most a `share` of the layers. A copy has the
+ * time until its slot is needed again: with one slot that is less, so one is enough for a third of the layers.
+ * @returns nothing where that is none
+ */
+export function withOffloadedOutputs(config: LlamaConfig, plan: RecomputePlan, share: number): RecomputePlan[] {
+  const alike = alikeLayers(config, plan)
+  if (alike.length === 0) return []
+  const { products, outputs } = work(config, config.layers[alike[0]!]!)
+  const inputs = plan.offloaded > 0 ? config.hiddenSize : 0
+  const inTime = (products / productsPerByte - 2 * inputs) / (2 * outputs)
+  const offloadedOutputs = Math.floor(alike.length * Math.min(share, inTime))
+  return offloadedOutputs > 0 ? [{ ...plan, offloadedOutputs }] : []
+}
+
+/** What a plan costs, in forward passes of a layer. */
+export const recomputeCost = ({ cheap, full, offloadedOutputs }: RecomputePlan): number =>
+  full - 0.7 * offloadedOutputs + 0.06 * cheap
+
+/** "full for 12 layers (10 offloaded, 6 with outputs), cheap for 68" */
+export function describeRecompute({ offloaded, offloadedOutputs, ...counts }: RecomputePlan): string {
   const used = recomputes.filter((recompute) => counts[recompute] > 0).reverse()
+  const host = [
+    ...(offloaded > 0 ? [`${offloaded} offloaded`] : []),
+    ...(offloadedOutputs > 0 ? [`outputs of ${offloadedOutputs} offloaded`] : []),
+  ].join(', ')
   const describe = (recompute: Recompute) =>
-    `${recompute} for ${counts[recompute]} layers${recompute === 'full' && offloaded > 0 ? ` (${offloaded} offloaded)` : ''}`
-  return used.length === 1 && offloaded === 0 ? used[0]! : used.map(describe).join(', ')
+    `${recompute} for ${counts[recompute]} layers${recompute === 'full' && host ? ` (${host})` : ''}`
+  return used.length === 1 && !host ? used[0]! : used.map(describe).join(', ')
 }

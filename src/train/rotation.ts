@@ -149,8 +149,8 @@ export class Rotation {
       resident = hostOf(this.model.device).empty(shape, dtype).write(this.read(name))
       this.resident.set(name, resident)
     }
-    transfer(resident, whole)
-    awaitTransfers(arena)
+    transfer(resident, whole, 0)
+    awaitTransfers(arena, 0)
     return whole
   }
 

@@ -6,11 +6,11 @@ import type { Dropout } from '../model/linear.ts'
 import { embed, embedBackward, type Model, modelForward } from '../model/model.ts'
 import { keepZeros } from '../native/optimizer.ts'
 import type { Arena } from '../tensor/arena.ts'
-import { awaitTransfers } from '../tensor/hostMemory.ts'
+import { awaitTransfers, lanes } from '../tensor/hostMemory.ts'
 import { type Tensor, tensorFrom, zeros } from '../tensor/tensor.ts'
 import type { AdamW } from './adamW.ts'
 import { clip, GradientSum } from './gradients.ts'
-import { LayerInputs } from './layerInputs.ts'
+import { LayerInputs, LayerOutputs } from './offload.ts'
 import type { ParameterSet, Trained } from './parameters.ts'
 import type { Preservation } from './preserve.ts'
 import { type RecomputePlan, recomputeOf } from './recompute.ts'
@@ -24,7 +24,7 @@ export interface Trainer {
   readonly optimizer: AdamW
   /** Holds a step's activations, and nothing between steps. */
   readonly arena: Arena
-  /** Holds the layer inputs that `recompute` offloads. */
+  /** Holds what `recompute` offloads. */
   readonly host?: Tensor | undefined
   readonly maxGradNorm: number
   /** Of a model whose single weights were cut: those that train, whose zeros stay. */
@@ -109,13 +109,15 @@ export function accumulate(
   const { dropout, teacher, aroundLayer = (_index, backward) => backward() } = options
   const { constants } = model
   const start = arena.mark()
-  if (host) awaitTransfers(arena) // of a step that failed
+  // Of a step that failed
+  if (host) for (let lane = 0; lane < lanes; lane++) awaitTransfers(arena, lane)
   const tokens = toDevice(arena, micro, dropout)
   const dx = zeros(arena, [micro.ids.length, model.config.hiddenSize], arena.activations)
 
   const teaching = teacher && teachingOf(teacher, arena, tokens)
   let x = embed(model, tokens.ids)
   const inputs = new LayerInputs(x, recompute, host)
+  const outputs = new LayerOutputs(arena, model.config, recompute, micro.ids.length, host)
   // Layers are asked for when they are needed: of a streamed model one is in memory.
   const layers = Array.from(model.layers.keys(), (i) => {
     const mark = arena.mark()
@@ -124,11 +126,12 @@ export function accumulate(
     const input = x
     x = inputs.outputOf(i)
     const forward = (y?: Tensor) => {
-      const output = blockForward(model.layers[i]!, constants, input, y, tokens, { cheap })
+      const output = blockForward(model.layers[i]!, constants, input, y, tokens, { cheap, outputs: outputs.of(i, !y) })
       arena.releaseTemporary()
       return output
     }
     const saved = setting === 'full' ? void arena.temporary(() => forward(x)) : forward(x)
+    outputs.send(i)
     return { mark, saved: () => saved ?? forward() }
   })
   headLoss(model.head, constants.rmsNormEps, x, targetsOf(micro.targets), scale, loss, { dx, dropout, teaching })
@@ -136,6 +139,7 @@ export function accumulate(
     inputs.restore(i)
     const output = saved()
     aroundLayer(i, () => blockBackward(model.layers[i]!, constants, output, dx, tokens))
+    outputs.restoreBefore(i)
     arena.release(mark)
   }
   embedBackward(model, tokens.ids, dx)

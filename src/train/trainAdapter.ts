@@ -16,8 +16,8 @@ import { neverAborted } from '../worker/protocol.ts'
 import { AdamW, adamWDefaults } from './adamW.ts'
 import type { Progress } from './checkpoint.ts'
 import type { RunEvent } from './events.ts'
-import { hostInputs } from './layerInputs.ts'
 import { runLoop } from './loop.ts'
+import { offloadMemory } from './offload.ts'
 import { preservation } from './preserve.ts'
 import { Rotation, type RotationOptions } from './rotation.ts'
 
@@ -71,7 +71,7 @@ export function trainAdapter(
     const parameters = rotation?.parameters ?? own(() => addAdapter(model, lora, seed))
     if (finishing) writePairs(parameters, finishing)
     const optimizer = own(() => new AdamW(parameters, { ...adamWDefaults, weightDecay }))
-    const host = own(() => hostInputs(device, recompute, microBatchSize * sequenceLength, config.hiddenSize))
+    const host = own(() => offloadMemory(device, config, recompute, microBatchSize * sequenceLength))
     const dropout = { rate: lora.dropout, seed }
     const { preserved } = examples
     const preserve =

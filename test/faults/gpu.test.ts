@@ -9,7 +9,7 @@ import { cast } from '../../src/native/cast.ts'
 import { Arena } from '../../src/tensor/arena.ts'
 import { cudaStatus, gpu, openDevice } from '../../src/tensor/device.ts'
 import type { Device } from '../../src/tensor/tensor.ts'
-import { hostInputs } from '../../src/train/layerInputs.ts'
+import { offloadMemory } from '../../src/train/offload.ts'
 import { uniform } from '../../src/train/recompute.ts'
 import { trainStep } from '../../src/train/step.ts'
 import { expectError } from '../formats/scratch.ts'
@@ -33,7 +33,7 @@ function faults(device: Device): void {
     const plan = planTraining(model.config, shape, recompute, device)
     const arena = new Arena(device, plan.bytes.activations)
     const tokens = shape.microBatchSize * shape.sequenceLength
-    const host = hostInputs(device, recompute, tokens, model.config.hiddenSize)
+    const host = offloadMemory(device, model.config, recompute, tokens)
     const trainer = trainerOf(model, parameters, { arena, host, recompute })
     const step = () => trainStep(trainer, batchOf(fullMicroBatch(tokens)), 1e-3)
     const dispose = () => {

@@ -12,8 +12,14 @@ import { parseConfig } from '../../src/model/config.ts'
 import { Arena } from '../../src/tensor/arena.ts'
 import { cpu, metaDevice } from '../../src/tensor/device.ts'
 import type { Device } from '../../src/tensor/tensor.ts'
-import { hostInputs } from '../../src/train/layerInputs.ts'
-import { type RecomputePlan, recomputePlans, recomputes, uniform } from '../../src/train/recompute.ts'
+import { offloadMemory } from '../../src/train/offload.ts'
+import {
+  type RecomputeChoice,
+  type RecomputePlan,
+  recomputePlans,
+  recomputes,
+  uniform,
+} from '../../src/train/recompute.ts'
 import { trainStep } from '../../src/train/step.ts'
 import { neverAborted } from '../../src/worker/protocol.ts'
 import { expectError } from '../formats/scratch.ts'
@@ -74,12 +80,12 @@ const cases: [string, string[], TrainingShape, Partial<RecomputePlan>][] = [
 
 onEveryDevice('the memory plan', (device) => {
   describe.each(cases)('of %s', (_name, folder, shape, counts) => {
-    const recompute = { none: 0, cheap: 0, full: 0, offloaded: 0, ...counts }
+    const recompute = { ...uniform('none', 0), ...counts }
     const model = loadDirectory(goldenPath(...folder), device, shape.quantize, shape.quantizeTables)
     const plan = planTraining(model.config, shape, recompute, device)
     const micro = fullMicroBatch(shape.microBatchSize * shape.sequenceLength)
     const parameters = addAdapter(model, shape.lora, 0)
-    const host = hostInputs(device, recompute, micro.ids.length, model.config.hiddenSize)
+    const host = offloadMemory(device, model.config, recompute, micro.ids.length)
     const step = (bytes: number, ...micros: (typeof micro)[]) => {
       const arena = new Arena(device, bytes)
       const dropout = { rate: shape.lora.dropout, seed: 0 }
@@ -148,15 +154,39 @@ describe('a budget', () => {
     (name) => {
       const config = prunedConfigOf(name, 0.85)
       const planOf = trainingPlanner(config, shape, device)
-      const plans = recomputePlans(auto, config.layers.length, device)
+      const choice = { recompute: 'auto', offload: false } as const
+      const plans = recomputePlans(choice, config.layers.length, device)
       const some = plans.filter((_, i) => i % 8 === 0 || i === plans.length - 1)
       const bytes = some.map((plan) => planOf(plan).bytes.total)
       expect(bytes.toSorted((a, b) => b - a)).toEqual(bytes)
       const middle = bytes[Math.floor(bytes.length / 2)]!
-      const found = planWithin(config, shape, auto, middle, device)
+      const found = planWithin(config, shape, choice, middle, device)
       expect(found.bytes.total).toBeLessThanOrEqual(middle)
       const before = plans.findIndex((plan) => isDeepStrictEqual(plan, found.recompute)) - 1
       expect(planOf(plans[before]!).bytes.total).toBeGreaterThan(middle)
+    },
+  )
+
+  test.each([
+    ['LLaMA-2-13B', configOf('LLaMA-2-13B')],
+    ['LLaMA-3.1-70B, pruned', prunedConfigOf('LLaMA-3.1-70B', 0.85)],
+  ] as const)(
+    'in which all layers of %s recompute lets some offload their outputs instead, where that may be',
+    (_name, config) => {
+      const full = planTraining(config, shape, uniform('full', config.layers.length), device)
+      const planned = (choice: RecomputeChoice) => planWithin(config, shape, choice, full.bytes.total, device)
+      const found = planned(auto)
+      expect(found.recompute).toMatchObject({ none: 0, cheap: 0, full: config.layers.length })
+      expect(found.recompute.offloadedOutputs).toBeGreaterThan(config.layers.length / 4)
+      expect(found.bytes.total).toBeLessThanOrEqual(full.bytes.total)
+      const { offloaded, offloadedOutputs } = found.recompute
+      const [widths] = config.layers.slice(10)
+      const outputs = (widths!.numAttentionHeads + 2 * widths!.numKeyValueHeads) * config.headDim
+      const bytes = 2 * 512 * (offloaded * config.hiddenSize + (offloadedOutputs - 2) * outputs)
+      expect(found.bytes.host).toBeGreaterThan(bytes)
+      for (const choice of [{ ...auto, offload: false }, { recompute: 'full' }] as const) {
+        expect(planned(choice).recompute).toEqual(full.recompute)
+      }
     },
   )
 
@@ -181,7 +211,7 @@ describe('a budget', () => {
   test('that nothing fits is refused with the figures, and with what would save most', () => {
     const config = prunedConfigOf('LLaMA-2-13B', 0.65)
     const large = { ...shape, quantizeTables: false, microBatchSize: 8, sequenceLength: 2048 }
-    const least = planWithin(config, large, { recompute: 'auto', offload: true }, Number.POSITIVE_INFINITY, device)
+    const least = planTraining(config, large, { ...uniform('full', 40), offloaded: 39 }, device)
     const halved = planTraining(config, { ...large, microBatchSize: 4 }, least.recompute, device)
     const saved = formatBytes(least.bytes.total - halved.bytes.total)
     expectError(() => planWithin(config, large, auto, least.bytes.total - 1, device), 'E_MEMORY', {

@@ -195,7 +195,15 @@ onEveryDevice('attention', (plain) => {
     )
   })
 
+  test.each([[[]], [[0]], [[0, 0, 0]]])('of sequences of %j tokens there is nothing to compute', (none) => {
+    const { q, k, v, dy, queryBounds } = inputs(heads, none, none)
+    const { y, lse } = attention(q, k, v, queryBounds, queryBounds, heads.dim)
+    const { dq, dk, dv } = attentionBackward(dy, q, k, v, y, lse, queryBounds, heads.dim)
+    for (const x of [y, lse, dq, dk, dv]) expect(toArray(x)).toHaveLength(0)
+  })
+
   test.each([
+    { width: 0, kvWidth: 16, headDim: 16 },
     { width: 30, kvWidth: 16, headDim: 16 },
     { width: 48, kvWidth: 32, headDim: 16 },
     { width: 48, kvWidth: 24, headDim: 16 },

@@ -1,5 +1,6 @@
 import { afterEach, expect, test } from 'vitest'
 import { addBias, addBiasBackward } from '../../src/native/bias.ts'
+import { zeros } from '../../src/tensor/tensor.ts'
 import { guarded } from './guarded.ts'
 import { expectWithin, floatsOf, grid, onEveryDevice, random, storing, toArray, unitRoundoff } from './support.ts'
 
@@ -29,6 +30,14 @@ onEveryDevice('addBias', (plain) => {
     addBiasBackward(dy, dbias)
     // The rows are added up in double, rounded, and added to the gradient.
     expectWithin(dbias, want, (_, j) => 2 * unitRoundoff.f32 * magnitude[j]!)
+  })
+
+  test('backward adds up more rows than fit the y of a grid in slices of 256', () => {
+    const rows = 2 ** 24
+    const dy = device.empty([rows, 1], 'f32').write(new Float32Array(rows).fill(1))
+    const dbias = zeros(device, [1], 'f32')
+    addBiasBackward(dy, dbias)
+    expect(dbias.item()).toBe(rows)
   })
 
   test('refuses a bias of another width by name', () => {

@@ -100,6 +100,17 @@ onEveryDevice('cast', (plain) => {
     expect(y.shape).toEqual(shape)
   })
 
+  test('copies within a dtype between rows that lie apart, as a matrix has them, and rows that do not', () => {
+    for (const rows of [0, 1, 7]) {
+      const [x, y] = [random(device, [rows, 61], 'bf16'), device.empty([rows, 61], 'bf16')]
+      const close = device.empty([rows * 61], 'bf16').slice(0, [rows, 61], 61)
+      copyInto(x, close)
+      expect(close.read()).toEqual(x.read())
+      copyInto(close, y)
+      expect(y.read()).toEqual(x.read())
+    }
+  })
+
   test('refuses an output of another shape by name', () => {
     expect(() => copyInto(random(device, [2, 3]), random(device, [3, 2]))).toThrow(/cast: y does not fit/)
   })

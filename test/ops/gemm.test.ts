@@ -61,12 +61,48 @@ onEveryDevice('gemm', (device) => {
     expectWithin(c, want, bound(device, ['f32', 'f32'], 'f32'))
   })
 
-  test('a sum over nothing is beta * c', () => {
-    const c = random(device, [20, 3])
-    const before = toArray(c)
-    gemm(device.empty([20, 0], 'f32'), device.empty([0, 3], 'f32'), c, { beta: 0.5 })
-    expect(toArray(c)).toEqual(before.map((x) => x / 2))
+  // Of few rows, of some, and of as many as the largest tiles take.
+  const heights = { M: [1, 12, 20, 700] } as const
+  test.each(grid({ ...turned, ...heights }))('a sum over nothing is beta * c: %o', ({ transposeA, transposeB, M }) => {
+    const N = 1000
+    const a = device.empty(transposeA ? [0, M] : [M, 0], device.activations)
+    const b = device.empty(transposeB ? [N, 0] : [0, N], 'f32')
+    for (const beta of [0, 0.5, 1]) {
+      const c = beta === 0 ? poisoned(device, [M, N]) : random(device, [M, N])
+      const want = toArray(c).map((x) => (beta === 0 ? 0 : beta * x))
+      gemm(a, b, c, { transposeA, transposeB, beta })
+      expectWithin(c, want, () => 0)
+    }
   })
+
+  test.each(grid({ transposeB: [false, true], ...heights }))(
+    'beside a sum over nothing there is the low-rank part: %o',
+    ({ transposeB, M }) => {
+      const [N, r] = [1000, 3]
+      const [a, b] = [device.empty([M, 0], device.activations), device.empty(transposeB ? [N, 0] : [0, N], 'f32')]
+      const left = random(device, [M, r], device.activations)
+      const right = random(device, transposeB ? [N, r] : [r, N], 'f32', 2)
+      const c = random(device, [M, N], device.activations, 3)
+      const scaling = { alpha: 0.5, beta: 1, c: toArray(c) }
+      const parts = [{ data: toArray(left) }, { data: toArray(right), transposed: transposeB }] as const
+      const { want, bound } = productInDoubles([M, N, r], ...parts, scaling)
+      gemm(a, b, c, { transposeB, alpha: 0.5, beta: 1, lowRank: { left, right } })
+      expectWithin(c, want, bound(device, [left.dtype, right.dtype], c.dtype, 1))
+    },
+  )
+
+  test.each(grid({ ...turned, M: [0, 200], N: [0, 200] }).filter(({ M, N }) => M * N === 0))(
+    'a product without elements is none: %o',
+    ({ transposeA, transposeB, M, N }) => {
+      for (const K of [0, 5, 300]) {
+        const a = random(device, transposeA ? [K, M] : [M, K], device.activations)
+        const b = random(device, transposeB ? [N, K] : [K, N])
+        const c = random(device, [M, N])
+        gemm(a, b, c, { transposeA, transposeB })
+        expect(c.read()).toEqual(new Float32Array(0))
+      }
+    },
+  )
 
   // A prompt in a batch gives the logits that it gives alone.
   test.each([

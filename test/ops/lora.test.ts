@@ -78,8 +78,12 @@ onEveryDevice('lora', (device) => {
   })
 
   const sizes = { T: [1, 7, 130], K: [24, 61, 300], N: [20, 129], r: [4, 8, 33], dropout: [0, 0.25] } as const
+  // One dimension is 0, with a rank for each of the GPU's ways.
+  const empty = grid({ T: [0, 7], K: [0, 61], N: [0, 20], r: [0, 8, 20, 33], dropout: [0, 0.25] } as const).filter(
+    ({ T, K, N, r }) => [T, K, N, r].filter((size) => size === 0).length === 1,
+  )
   test('forward and backward, with the same mask', () => {
-    for (const { T, K, N, r, dropout } of grid(sizes)) {
+    for (const { T, K, N, r, dropout } of [...grid(sizes), ...empty]) {
       const options = { scale: 2, dropout, seed: 3, stream: 11 }
       const dtype = device.activations
       const [a, b] = [random(device, [r, K], 'f32', 2), random(device, [N, r], 'f32', 3)]
@@ -164,6 +168,25 @@ onEveryDevice('lora', (device) => {
       return [toArray(dx), toArray(da)]
     }
     expect(gradients(partOfD)).toEqual(gradients(d))
+  })
+
+  test.each([8, 40])('gradients may begin anywhere in memory, rank %i', (r) => {
+    const [T, K, N] = [130, 64, 48]
+    const dtype = device.activations
+    const [x, dy, u] = [
+      random(device, [T, K], dtype),
+      random(device, [T, N], dtype, 2),
+      random(device, [T, r], dtype, 3),
+    ]
+    const [a, b] = [random(device, [r, K], 'f32', 4), random(device, [N, r], 'f32', 5)]
+    const gradients = (begin: number) => {
+      const at = (shape: [number, number]) => zeros(device, [begin + shape[0] * shape[1]], 'f32').slice(begin, shape)
+      const [d, da, db] = [poisoned(device, [T, r], dtype), at([r, K]), at([N, r])]
+      loraOutputBackward(dy, b, u, d, db, 2)
+      loraInputBackward(d, x, a, undefined, da)
+      return [toArray(da), toArray(db)]
+    }
+    expect(gradients(1)).toEqual(gradients(0))
   })
 
   // 300 x 520 is large enough for the fastest kernels.

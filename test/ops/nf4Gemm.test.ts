@@ -64,6 +64,21 @@ onEveryDevice('nf4Gemm', (device) => {
     },
   )
 
+  // Of few rows, of some, and of as many as the largest tiles take.
+  test.each(grid({ transposed: [false, true], M: [0, 1, 12, 20, 700] }))(
+    'a sum over nothing is beta * y: %o',
+    ({ transposed, M }) => {
+      const N = 1000
+      const weight = quantizeNf4(device.empty(transposed ? [0, N] : [N, 0], 'bf16'), { doubleQuantize: false })
+      const y = random(device, [M, N], device.activations)
+      const before = toArray(y)
+      for (const beta of [1, 0]) {
+        nf4Gemm(device.empty([M, 0], device.activations), weight, y, { transposed, beta })
+        expectWithin(y, beta === 1 ? before : new Float64Array(M * N), () => 0)
+      }
+    },
+  )
+
   test('refuses parts that do not fit by name', () => {
     const weight = quantizeNf4(random(device, [4, 64]))
     const [x, y] = [random(device, [2, 64]), random(device, [2, 4])]

@@ -25,7 +25,10 @@ function inDoubles(x: Float64Array, weight: Float64Array, eps: number): Float64A
 
 onEveryDevice('rmsNorm', (device) => {
   // 4300 is LoRAM's pruned width of a 70B model: not a multiple of any tile
-  const cases = grid({ dtype: floatsOf(device), rows: [1, 7, 129], groups: [1, 3], dim: [1, 64, 4300] } as const)
+  const cases = [
+    ...grid({ dtype: floatsOf(device), rows: [1, 7, 129], groups: [1, 3], dim: [1, 64, 4300] } as const),
+    { dtype: 'f32', rows: 2, groups: 65536, dim: 1 } as const, // more than the y of a grid holds
+  ]
   test.each(cases)('$dtype [$rows, $groups * $dim]', ({ dtype, rows, groups, dim }) => {
     const x = random(device, [rows, groups * dim], dtype)
     const weight = random(device, [dim], 'f32', 2)

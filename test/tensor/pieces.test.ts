@@ -24,3 +24,21 @@ onEveryDevice('a tensor in pieces', (device) => {
     expect(part.read()).toEqual(values.map((value, i) => (i < 50 ? value : 0)))
   })
 })
+
+onEveryDevice('a large tensor', (device) => {
+  // Uploads go through 4 MiB of memory at a time.
+  test.each([2 ** 21 + 1, 2 ** 22 + 100])('of rows of %i bf16 is written and read', (columns) => {
+    const values = Uint16Array.from({ length: 3 * columns }, (_, i) => (i * 40503) & 0xffff)
+    const read = device.empty([3, columns], 'bf16').write(values).read()
+    expect(Buffer.from(read.buffer).equals(Buffer.from(values.buffer))).toBe(true)
+  })
+
+  test.runIf(device.kind === 'cuda')('of more than 2 GiB is read at once', () => {
+    const size = 2 ** 31 + 5
+    const tensor = zeros(device, [size], 'u8').write(Uint8Array.of(1, 2, 3), size - 3)
+    const read = tensor.read() as Uint8Array
+    expect(read.length).toBe(size)
+    expect(Array.from(read.subarray(-4))).toEqual([0, 1, 2, 3])
+    tensor.dispose()
+  })
+})

@@ -5,7 +5,7 @@ import { addAdapter, loraDefaults } from '../../src/lora/attach.ts'
 import { cpu, metaDevice } from '../../src/tensor/device.ts'
 import * as hostMemory from '../../src/tensor/hostMemory.ts'
 import { type Device, type Tensor, zeros } from '../../src/tensor/tensor.ts'
-import { hostInputs } from '../../src/train/layerInputs.ts'
+import { offloadMemory } from '../../src/train/offload.ts'
 import {
   describeRecompute,
   type RecomputeChoice,
@@ -34,7 +34,7 @@ function gradients(device: Device, recompute: RecomputePlan, stopsIn?: number) {
   const parameters = addAdapter(model, { ...loraDefaults, dropout: 0.25 }, 3)
   parameters.values.write(random(device, [parameters.values.elements]).read())
   parameters.round()
-  const host = hostInputs(device, recompute, batch.ids.length, model.config.hiddenSize)
+  const host = offloadMemory(device, model.config, recompute, batch.ids.length)
   const dropout = { rate: 0.25, seed: 7 }
   const trainer = trainerOf(model, parameters, { host, recompute, dropout, maxGradNorm: 0 })
   if (stopsIn !== undefined) {
@@ -60,11 +60,17 @@ function firstExample({ ids, targets, positions, bounds }: MicroBatch): MicroBat
 const plans: RecomputePlan[] = [
   uniform('cheap', layers),
   uniform('full', layers),
-  { full: 0, cheap: 3, none: 1, offloaded: 0 },
-  { full: 1, cheap: 2, none: 1, offloaded: 0 },
-  { full: 2, cheap: 1, none: 1, offloaded: 1 },
-  { full: 2, cheap: 0, none: 2, offloaded: 2 },
-  { full: 4, cheap: 0, none: 0, offloaded: 3 },
+  ...[
+    { cheap: 3, none: 1 },
+    { full: 1, cheap: 2, none: 1 },
+    { full: 2, cheap: 1, none: 1, offloaded: 1 },
+    { full: 2, none: 2, offloaded: 2 },
+    { full: 4, offloaded: 3 },
+    { full: 4, offloadedOutputs: 1 },
+    { full: 2, cheap: 2, offloadedOutputs: 2 },
+    { full: 4, offloaded: 2, offloadedOutputs: 3 },
+    { full: 4, offloaded: 3, offloadedOutputs: 4 },
+  ].map((counts) => ({ ...uniform('none', 0), ...counts })),
 ]
 
 onEveryDevice('recompute', (device) => {
@@ -74,20 +80,21 @@ onEveryDevice('recompute', (device) => {
     expect(gradients(device, plan)).toEqual(want)
   })
 
-  test('goes on after a step that stopped while inputs came back from the host', () => {
-    expect(gradients(device, { full: 4, cheap: 0, none: 0, offloaded: 3 }, 2)).toEqual(want)
+  test('goes on after a step that stopped while what was offloaded came back from the host', () => {
+    expect(gradients(device, { ...uniform('full', 4), offloaded: 3, offloadedOutputs: 4 }, 2)).toEqual(want)
   })
 })
 
-test.each(plans.filter(({ offloaded }) => offloaded > 0))(
-  'offloading waits for each transfer before it counts on it: $offloaded of 4 layers',
+test.each(plans.filter(({ offloaded, offloadedOutputs }) => offloaded + Math.max(0, offloadedOutputs - 2) > 0))(
+  'offloading waits for each transfer before it counts on it: $offloaded of 4 layers, outputs of $offloadedOutputs',
   (plan) => {
     const want = gradients(cpu, uniform('none', layers))
-    const underWay: [Tensor, Tensor][] = []
-    // As late as a copy stream may be: not before somebody waits.
-    const late = vi.mocked(hostMemory.transfer).mockImplementation((x, y) => void underWay.push([x, y]))
-    const wait = vi.mocked(hostMemory.awaitTransfers).mockImplementation(() => {
-      for (const [x, y] of underWay.splice(0)) y.write(x.read())
+    let underWay: { lane: number; x: Tensor; y: Tensor }[] = []
+    // As late as a copy stream may be: not before somebody waits for its lane.
+    const late = vi.mocked(hostMemory.transfer).mockImplementation((x, y, lane) => void underWay.push({ lane, x, y }))
+    const wait = vi.mocked(hostMemory.awaitTransfers).mockImplementation((_device, lane) => {
+      for (const { x, y } of underWay.filter((one) => one.lane === lane)) y.write(x.read())
+      underWay = underWay.filter((one) => one.lane !== lane)
     })
     try {
       expect(gradients(cpu, plan)).toEqual(want)

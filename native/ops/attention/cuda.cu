@@ -76,6 +76,7 @@ void queueBackwardSm90(const Backward& op, cudaStream_t stream) {
 }  // namespace
 
 void cuda(const Attention& op, cudaStream_t stream) {
+  if (op.q.rows() == 0) return;  // and perhaps no sequence, to share the keys among
   const Bf16Operand q(op.q, stream), k(op.k, stream), v(op.v, stream);
   const Shape shape(op.headDim, op.window, op.queryBounds, op.q, op.k);
   const int tokens = q->rows, kvHeads = shape.queryHeads / shape.size, processors = multiprocessors();
@@ -109,6 +110,7 @@ void cuda(const Attention& op, cudaStream_t stream) {
 }
 
 void cuda(const AttentionBackward& op, cudaStream_t stream) {
+  if (op.q.rows() == 0) return;
   const Bf16Operand dy(op.dy, stream), q(op.q, stream), k(op.k, stream), v(op.v, stream), y(op.y, stream);
   const Shape shape(op.headDim, op.window, op.bounds, op.q, op.k);
   const int64_t lines = int64_t{q->rows} * shape.queryHeads;

@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(32 * gemvWarps, tokenTiles == 1 ? 2 : 1)
 
 template <class Source>
 void queueGemv(const Source& w, const Bf16Matrix& x, const Output& y, cudaStream_t stream) {
-  launch(x.rows <= 8 ? gemv<Source, 1> : gemv<Source, 2>, ceilDiv(y.columns, 16), 32 * gemvWarps, stream, w, x, y);
+  launch(y.rows <= 8 ? gemv<Source, 1> : gemv<Source, 2>, ceilDiv(y.columns, 16), 32 * gemvWarps, stream, w, x, y);
 }
 
 }  // namespace loram

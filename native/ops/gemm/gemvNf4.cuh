@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(32 * gemvWarps, 2) gemvNf4(const Nf4Weights w,
 
 inline void queueGemvNf4(const Nf4Weights& w, const Bf16Matrix& x, const Output& y, cudaStream_t stream) {
   const int blocks = std::min(ceilDiv(y.columns, 16), 2 * multiprocessors());
-  launch(x.rows <= 8 ? gemvNf4<1> : gemvNf4<2>, blocks, 32 * gemvWarps, stream, w, x, y);
+  launch(y.rows <= 8 ? gemvNf4<1> : gemvNf4<2>, blocks, 32 * gemvWarps, stream, w, x, y);
 }
 
 }  // namespace loram

@@ -107,7 +107,7 @@ struct Output {
     *chunk = {sum(old.x, 0), sum(old.y, 2), sum(old.z, 4), sum(old.w, 6)};
   }
   __device__ void storeTo(float* c, int count, const float (&v)[8]) const {
-    if (count < 8 || pitch % 4 != 0) return storeSome(c, min(count, 8), v);
+    if (count < 8 || reinterpret_cast<uintptr_t>(c) % sizeof(float4) != 0) return storeSome(c, min(count, 8), v);
 #pragma unroll
     for (int i = 0; i < 8; i += 4) {
       auto* chunk = reinterpret_cast<float4*>(c + i);

@@ -246,6 +246,7 @@ __global__ void __launch_bounds__(Shape::threads, 1)
 template <class Shape, Order orderA, Order orderB, class SourceA, class SourceB>
 void gemmSm80With(const SourceA& a, const SourceB& b, const Output& c, int depth, cudaStream_t stream) {
   const int tiles = ceilDiv(c.rows, Shape::M) * ceilDiv(c.columns, Shape::N);
+  if (tiles == 0) return;
   // Parts of at least 4 tiles of depth, until there are enough blocks to keep the memory busy.
   const int blocks = multiprocessors() * (Shape::M * Shape::N >= 2048 ? 2 : 4);
   const int tilesDeep = std::max(1, ceilDiv(depth, Shape::depth));

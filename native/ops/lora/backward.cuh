@@ -153,14 +153,15 @@ template <int rank>
 void queueOutputPass(const Bf16Matrix& dy, const Bf16Matrix& b, const Bf16Matrix& u, const Output& d, const Output& db,
                      cudaStream_t stream) {
   using Tile = OutputTile<rank>;
-  const int stripes = ceilDiv(dy.columns, Tile::columns), tiles = ceilDiv(dy.rows, Tile::rows),
-            wanted = std::clamp(2 * multiprocessors() / stripes, 1, tiles), tilesOfPart = ceilDiv(tiles, wanted),
-            parts = ceilDiv(tiles, tilesOfPart);
-  Scratch<float> partsOfD(int64_t{stripes} * dy.rows * rank, stream),
-      partsOfDb(int64_t{parts} * dy.columns * rank, stream);
+  // T and N, either of which may be 0: then there are no stripes, or no parts, and what is left is the sum of nothing.
+  const int rows = d.rows, columns = db.rows;
+  const int stripes = ceilDiv(columns, Tile::columns), tiles = ceilDiv(rows, Tile::rows),
+            wanted = std::max(1, std::min(2 * multiprocessors() / std::max(1, stripes), tiles)),
+            tilesOfPart = std::max(1, ceilDiv(tiles, wanted)), parts = ceilDiv(tiles, tilesOfPart);
+  Scratch<float> partsOfD(int64_t{stripes} * rows * rank, stream), partsOfDb(int64_t{parts} * columns * rank, stream);
   const OutputPass op{dy, u, b, tilesOfPart * Tile::rows, partsOfD.data(), partsOfDb.data()};
   launchWithShared<outputPass<rank>, Tile::sharedBytes>(dim3(stripes, parts), Tile::threads, stream, op);
-  const int threads = (dy.rows + dy.columns) * (rank / 8) * 4;
+  const int threads = (rows + columns) * (rank / 8) * 4;
   launch(sumOutputPass<rank>, ceilDiv(threads, 256), 256, stream, op, stripes, parts, d, db);
 }
 

@@ -10,26 +10,28 @@ namespace {
 
 constexpr int maxThreads = 256;
 
-// Calls body(column, i, left) for the pieces of a vector that this thread takes: from `i` on, at `column` of its row.
+// Calls body(column, i, left) for the pieces of a vector that this thread takes: from `i` on, at `column` of its row,
+// which holds so many vectors.
 template <int width, class Body>
-__device__ void eachPiece(int64_t dim, Body body) {
-  for (int64_t i = threadIdx.x * width; i < dim; i += blockDim.x * width) body(blockIdx.y * dim + i, i, dim - i);
+__device__ void eachPiece(int64_t dim, unsigned groups, Body body) {
+  const int64_t first = blockIdx.x % groups * dim;
+  for (int64_t i = threadIdx.x * width; i < dim; i += blockDim.x * width) body(first + i, i, dim - i);
 }
 
 template <class T>
-__global__ void __launch_bounds__(maxThreads)
-    forward(int64_t dim, Matrix<T> x, const float* weight, Matrix<T> y, float* rstd, Matrix<T> copy, float eps) {
+__global__ void __launch_bounds__(maxThreads) forward(int64_t dim, unsigned groups, Matrix<T> x, const float* weight,
+                                                      Matrix<T> y, float* rstd, Matrix<T> copy, float eps) {
   awaitPrevious();
   constexpr int width = vectorWidth<T>;
-  const int64_t row = blockIdx.x;
+  const int64_t row = blockIdx.x / groups;
   float squares = 0;
-  eachPiece<width>(dim, [&](int64_t column, int64_t, int64_t left) {
+  eachPiece<width>(dim, groups, [&](int64_t column, int64_t, int64_t left) {
     const auto values = loadFloats<width>(x.at(row, column), left);
 #pragma unroll
     for (int k = 0; k < width; k++) squares += values[k] * values[k];
   });
   const float r = 1 / sqrtf(blockSum(squares) / dim + eps);
-  eachPiece<width>(dim, [&](int64_t column, int64_t i, int64_t left) {
+  eachPiece<width>(dim, groups, [&](int64_t column, int64_t i, int64_t left) {
     auto values = loadFloats<width>(x.at(row, column), left);
     if (copy.data) storeFloats(copy.at(row, column), left, values);
     const auto w = load<width>(weight + i, left);
@@ -37,25 +39,25 @@ __global__ void __launch_bounds__(maxThreads)
     for (int k = 0; k < width; k++) values[k] *= r * w[k];
     storeFloats(y.at(row, column), left, values);
   });
-  if (threadIdx.x == 0) rstd[row * gridDim.y + blockIdx.y] = r;
+  if (threadIdx.x == 0) rstd[blockIdx.x] = r;
 }
 
 template <class T>
-__global__ void __launch_bounds__(maxThreads)
-    backward(int64_t dim, Matrix<T> dy, Matrix<T> x, const float* weight, const float* rstd, Matrix<T> dx) {
+__global__ void __launch_bounds__(maxThreads) backward(int64_t dim, unsigned groups, Matrix<T> dy, Matrix<T> x,
+                                                       const float* weight, const float* rstd, Matrix<T> dx) {
   awaitPrevious();
   constexpr int width = vectorWidth<T>;
-  const int64_t row = blockIdx.x;
-  const float r = rstd[row * gridDim.y + blockIdx.y];
+  const int64_t row = blockIdx.x / groups;
+  const float r = rstd[blockIdx.x];
   float dot = 0;
-  eachPiece<width>(dim, [&](int64_t column, int64_t i, int64_t left) {
+  eachPiece<width>(dim, groups, [&](int64_t column, int64_t i, int64_t left) {
     const auto d = loadFloats<width>(dy.at(row, column), left), values = loadFloats<width>(x.at(row, column), left);
     const auto w = load<width>(weight + i, left);
 #pragma unroll
     for (int k = 0; k < width; k++) dot += d[k] * w[k] * (values[k] * r);
   });
   const float mean = blockSum(dot) / dim;
-  eachPiece<width>(dim, [&](int64_t column, int64_t i, int64_t left) {
+  eachPiece<width>(dim, groups, [&](int64_t column, int64_t i, int64_t left) {
     const auto d = loadFloats<width>(dy.at(row, column), left), values = loadFloats<width>(x.at(row, column), left);
     const auto w = load<width>(weight + i, left);
     auto sum = loadFloats<width>(dx.at(row, column), left);
@@ -67,11 +69,12 @@ __global__ void __launch_bounds__(maxThreads)
 
 // A block for each vector, of no more warps than it can feed.
 template <class T, class... Parameters, class... Arguments>
-void launchForVectors(void (*kernel)(int64_t, Matrix<T>, Parameters...), const Tensor& x, int64_t dim,
+void launchForVectors(void (*kernel)(int64_t, unsigned, Matrix<T>, Parameters...), const Tensor& x, int64_t dim,
                       cudaStream_t stream, Arguments... arguments) {
   const auto warps =
       static_cast<unsigned>(std::min<int64_t>(ceilDiv<int64_t>(dim, 32 * vectorWidth<T>), maxThreads / 32));
-  launch(kernel, dim3(x.rows(), x.columns() / dim), 32 * warps, stream, dim, arguments...);
+  const auto groups = static_cast<unsigned>(x.columns() / dim);
+  launch(kernel, static_cast<unsigned>(x.rows() * groups), 32 * warps, stream, dim, groups, arguments...);
 }
 
 template <class T>
