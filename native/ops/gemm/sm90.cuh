@@ -289,8 +289,9 @@ void queueSm90(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, c
 // while. A part is deep enough to pay for the sum.
 inline int partsSm90(const Output& c, int depth) {
   constexpr int mostBlocksOfCluster = 8, leastDepth = 8 * panelColumns;
-  if (deviceAttribute<cudaDevAttrComputeCapabilityMajor>() != 9 || (c.beta != 0 && c.beta != 1) ||
-      c.dropout.probability > 0 || c.pitch * bytesPerElement(c.dtype) % 16 != 0) {
+  if (depth == 0 || deviceAttribute<cudaDevAttrComputeCapabilityMajor>() != 9 || (c.beta != 0 && c.beta != 1) ||
+      c.dropout.probability > 0 || c.pitch * bytesPerElement(c.dtype) % 16 != 0 ||
+      reinterpret_cast<uintptr_t>(c.data) % 16 != 0) {
     return 0;
   }
   const int tiles = ceilDiv(c.rows, 128) * ceilDiv(c.columns, 128);
