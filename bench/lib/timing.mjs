@@ -1,28 +1,37 @@
 import { addon } from '../../dist/native/load.js'
 import { clocks } from './machine.mjs'
 
-/** Milliseconds that a sample of short calls lasts at least: a clock's tick and the wait at its end no longer matter. */
+/**
+ * Milliseconds that a sample of short calls lasts at least: a clock's tick and the wait at its end no longer matter. Many calls
+ * keep the GPU busy throughout, since they are queued faster than they are done.
+ */
 const shortest = 20
 
 /**
- * Times `work` on `device`: two runs that are not counted, then `samples` that are, each of `calls` calls and ended by an idle
- * device. On the GPU a run of many calls keeps it busy throughout, since calls are queued faster than they are done.
+ * Times `work` on `device`: two runs that are not counted, then `samples` that are, each ended by an idle device.
  * @param {() => void} work one call
  * @returns of one call: the median, and the median deviation from it; and the GPU's clocks
  */
-export function time(work, device, { samples = 7, calls = 1 } = {}) {
-  const run = sampler(work, device, calls)
+export function time(work, device, { samples = 7 } = {}) {
+  const run = sampler(work, device, 1)
   run()
   run()
   return { ...spreadOf(Array.from({ length: samples }, run)), ...clocks(device) }
 }
 
-/** {@link time} with as many calls a sample as last long enough, a multiple of `multiple`. */
-export function timeShort(work, device, multiple) {
+/** {@link time} with as many calls a sample as last long enough. */
+export function timeShort(work, device) {
+  const sample = shortSampler(work, device, 1)
+  sample()
+  return { ...spreadOf(Array.from({ length: 7 }, sample)), ...clocks(device) }
+}
+
+/** What gives the milliseconds of a call, over as many as last long enough, a multiple of `multiple`; two runs are behind it. */
+export function shortSampler(work, device, multiple) {
   const run = sampler(work, device, multiple)
   run()
   const calls = multiple * Math.max(1, Math.ceil(shortest / (run() * multiple)))
-  return time(work, device, { calls })
+  return sampler(work, device, calls)
 }
 
 function sampler(work, device, calls) {

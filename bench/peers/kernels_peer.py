@@ -1,10 +1,10 @@
 """Kernels of torch (cuBLAS, SDPA) and bitsandbytes at the shapes of bench/suites/kernels.mjs.
 
-On the GPU the time of a call is that of a CUDA graph of calls, replayed between two events, so that Python costs nothing;
-inputs rotate over more than its second-level cache. The first of the answer's peers is the one a ratio is taken against.
+A case is prepared first; then every question for a sample is answered with one of each peer. On the GPU the time of a call is
+that of a CUDA graph of calls, replayed between two events, so that Python costs nothing; inputs rotate over more than its
+second-level cache. The first of the answer's peers is the one a ratio is taken against.
 """
 import math
-import statistics
 
 import peer_protocol  # first: takes stdout
 import torch
@@ -13,13 +13,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 dtypes = {"cuda": torch.bfloat16, "cpu": torch.float32}
 
 
-def measure(case):
-    with torch.device(case["device"]):
-        torch.manual_seed(0)
-        peers = measures[case["case"]](case)
-    if case["device"] == "cuda":
+samplers = {}
+
+
+def answer(question):
+    if "sample" in question:
+        return {"milliseconds": {name: sample() for name, sample in samplers.items()}}
+    samplers.clear()
+    if question["device"] == "cuda":
         torch.cuda.empty_cache()
-    return {"peers": peers}
+    with torch.device(question["device"]):
+        torch.manual_seed(0)
+        samplers.update(peers_of[question["case"]](question))
+    return {}
 
 
 def copies(case, bytes_read, make):
@@ -37,7 +43,7 @@ def gemm(case):
     inputs = copies(case, dtypes[case["device"]].itemsize * k * (m + n), make)
     out = torch.empty((m, n), dtype=dtypes[case["device"]])
     product = lambda a, b: torch.mm(a.t() if turn_a else a, b.t() if turn_b else b, out=out)
-    return {"cuBLAS bf16" if case["device"] == "cuda" else "torch f32": milliseconds(case, product, inputs)}
+    return {"cuBLAS bf16" if case["device"] == "cuda" else "torch f32": sampler(case, product, inputs)}
 
 
 def nf4_weights(case, rows, columns):
@@ -60,7 +66,7 @@ def nf4_gemm(case):
     # Backward as bitsandbytes has it: the weight dequantised, then a product
     backward = lambda packed, state: x @ bitsandbytes.functional.dequantize_4bit(packed, state)
     product = lambda packed, state: bitsandbytes.matmul_4bit(x, packed.t(), quant_state=state)
-    peers["bitsandbytes"] = milliseconds(case, product if forward else backward, inputs)
+    peers["bitsandbytes"] = sampler(case, product if forward else backward, inputs)
     return peers
 
 
@@ -68,7 +74,7 @@ def dequantize_nf4(case):
     import bitsandbytes
 
     weights = nf4_weights(case, case["m"], case["n"])
-    return {"bitsandbytes": milliseconds(case, bitsandbytes.functional.dequantize_4bit, weights)}
+    return {"bitsandbytes": sampler(case, bitsandbytes.functional.dequantize_4bit, weights)}
 
 
 def attention(case, backward):
@@ -80,7 +86,7 @@ def attention(case, backward):
     for name, backend in backends.items():
         try:
             with sdpa_kernel(backend):
-                peers[f"torch SDPA ({name})"] = time_attention(case, backward)
+                peers[f"torch SDPA ({name})"] = attention_sampler(case, backward)
         except RuntimeError as error:
             if name == "flash":
                 raise
@@ -88,7 +94,7 @@ def attention(case, backward):
     return peers
 
 
-def time_attention(case, backward):
+def attention_sampler(case, backward):
     rows, dim = case["sequences"], case["headDim"]
     length, heads, kv_heads = case["m"] // rows, case["n"] // dim, case["k"] // dim
     shapes = [(rows, count, length, dim) for count in (heads, kv_heads, kv_heads, heads)]
@@ -101,23 +107,23 @@ def time_attention(case, backward):
 
     if not backward:
         with torch.no_grad():
-            return milliseconds(case, forward, inputs)
+            return sampler(case, forward, inputs)
     side = torch.cuda.Stream() if case["device"] == "cuda" else None
     with torch.cuda.stream(side):  # backward runs in the stream of its forward, which a graph must capture
         graphs = [(forward(*parts), parts) for parts in inputs]
     gradients = lambda y, parts: torch.autograd.grad(y, parts[:3], parts[3], retain_graph=True)
-    return milliseconds(case, gradients, graphs, side)
+    return sampler(case, gradients, graphs, side)
 
 
-def milliseconds(case, work, inputs, stream=None):
-    """Median of one call of `work` over all of `inputs`."""
+def sampler(case, work, inputs, stream=None):
+    """What gives the milliseconds of one call of `work`, over all of `inputs`."""
 
     def run():
         for arguments in inputs:
             work(*arguments)
 
     if case["device"] == "cpu":
-        return peer_protocol.median_milliseconds(run, 5) / len(inputs)
+        return lambda: peer_protocol.milliseconds(run) / len(inputs)
     stream = stream or torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -128,7 +134,7 @@ def milliseconds(case, work, inputs, stream=None):
         run()
     once = event_milliseconds(graph.replay, 1)
     replays = max(1, math.ceil(20 / max(once, 1e-3)))
-    return statistics.median(event_milliseconds(graph.replay, replays) for _ in range(7)) / len(inputs)
+    return lambda: event_milliseconds(graph.replay, replays) / len(inputs)
 
 
 def event_milliseconds(work, times):
@@ -141,7 +147,7 @@ def event_milliseconds(work, times):
     return began.elapsed_time(ended) / times
 
 
-measures = {
+peers_of = {
     "gemm-bf16": gemm,
     "gemm-f32": gemm,
     "gemm-nf4": nf4_gemm,
@@ -149,4 +155,4 @@ measures = {
     "attention-forward": lambda case: attention(case, backward=False),
     "attention-backward": lambda case: attention(case, backward=True),
 }
-peer_protocol.serve(measure)
+peer_protocol.serve(answer)

@@ -21,13 +21,14 @@ def serve(measure):
         print(json.dumps(answer), file=answers, flush=True)
 
 
+def milliseconds(work, synchronize=lambda: None):
+    synchronize()
+    began = time.perf_counter()
+    work()
+    synchronize()
+    return 1000 * (time.perf_counter() - began)
+
+
 def median_milliseconds(work, samples, synchronize=lambda: None):
     """Of `samples` runs after two that are not counted."""
-    times = []
-    for _ in range(samples + 2):
-        synchronize()
-        began = time.perf_counter()
-        work()
-        synchronize()
-        times.append(time.perf_counter() - began)
-    return 1000 * statistics.median(times[2:])
+    return statistics.median([milliseconds(work, synchronize) for _ in range(samples + 2)][2:])

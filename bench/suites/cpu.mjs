@@ -63,6 +63,6 @@ const measure = {
     const meta = metaDevice('cuda')
     const { step } = prepareSteps({ ...shape, recompute: 'none' }, meta)
     for (let i = 0; i < 50; i++) step() // V8 compiles what runs often
-    return timeShort(step, meta, 1)
+    return timeShort(step, meta)
   },
 }

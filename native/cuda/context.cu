@@ -15,7 +15,7 @@ std::mutex mutex;
 std::string stoppedBy;  // empty while the backend works
 
 // Of the large pieces of scratch memory, what stays with the process between ops instead of going back to the driver.
-constexpr uint64_t keptScratch = 64 << 20;
+constexpr uint64_t keptScratch = 256 << 20;
 
 __global__ void probe() {}
 

@@ -5,12 +5,13 @@
 // Tile     128 x N x 64, N = 128, 192 or 256, whichever fills the waves of tiles best; 4 stages of at most 48 KB, and
 //          two slabs of 8 KB a consumer for c: 225 KB of shared memory, one block a multiprocessor
 // Warps    1 warpgroup of which one thread feeds the copy engine, 2 consumer warpgroups of 64 rows each with N / 2
-//          accumulators a thread; persistent blocks, tiles in columns of 8 for the second-level cache
+//          accumulators a thread; persistent blocks, tiles in columns of 8 for the second-level cache; results in bf16
+//          are stored while the next tile is added up
 // Depth    where tiles are too few for the GPU, a cluster of up to 8 blocks shares the depth of one and adds up, in
 //          order, through each other's shared memory: two runs give the same bits
 // Needs    pitches of a multiple of 16 bytes; tails are zeros on the way in and left out on the way out
 // Floor    2MNK / 750 TFLOP/s, what cuBLAS reaches on an H100 at its power limit
-// Measured 0.91 to 1.02 of cuBLAS, 2.9 to 3.3 at width 4300, H100, 2026-11-24; bench/notes/gemm.md
+// Measured 0.98 to 1.03 of cuBLAS, H200, 2026-11-29; bench/notes/gemm.md
 #pragma once
 #include <algorithm>
 
@@ -115,11 +116,11 @@ __device__ void produce(const HopperGemm& op, const HopperShared<Tile>& shared) 
   });
 }
 
-// Adds up one tile. A stage is free one step later, when the products that read it are done: in every warp of the
-// consumers, since a warp waits for its own part alone.
-template <class Tile, Order orderA, Order orderB>
+// Adds up one tile, and calls `beside` in every step, while the tensor cores work. A stage is free one step later, when the
+// products that read it are done: in every warp of the consumers, since a warp waits for its own part alone.
+template <class Tile, Order orderA, Order orderB, class Beside>
 __device__ void accumulate(float (&d)[Tile::N / 2], const HopperGemm& op, const HopperShared<Tile>& shared,
-                           RingPlace<Tile::stages>& place, int consumer) {
+                           RingPlace<Tile::stages>& place, int consumer, Beside beside) {
   const bool announces = threadIdx.x % 32 == 0;
   const DepthPart part = depthPart<Tile>(op);
   const int steps = ceilDiv(part.end - part.begin, Tile::depth) + ceilDiv(part.rank, Tile::depth);
@@ -135,6 +136,7 @@ __device__ void accumulate(float (&d)[Tile::N / 2], const HopperGemm& op, const 
       wgmma<orderA, orderB>(d, a + step * wgmmaStep<orderA>, b + step * wgmmaStep<orderB>, i > 0 || step > 0);
     }
     wgmmaCommit();
+    beside();
     wgmmaWait<1>();
     if (announces && previous >= 0) barrierArrive(shared.empty(previous));
     previous = place.stage;
@@ -144,52 +146,82 @@ __device__ void accumulate(float (&d)[Tile::N / 2], const HopperGemm& op, const 
   if (announces) barrierArrive(shared.empty(previous));
 }
 
-// A slab's 64 rows of 128 bytes from a warpgroup's accumulators, `first` being the slab's first.
-__device__ inline void fillSlab(uint32_t slab, const float* d, float alpha, __nv_bfloat16) {
-  const int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane % 16;
-#pragma unroll
-  for (int i = 0; i < 4; i++, d += 8) {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared::cta.b16 [%0], {%1, %2, %3, %4};" ::"r"(
-                     panelAddress(slab, row, 2 * i + lane / 16)),
-                 "r"(packBf16(alpha * d[0], alpha * d[1])), "r"(packBf16(alpha * d[2], alpha * d[3])),
-                 "r"(packBf16(alpha * d[4], alpha * d[5])), "r"(packBf16(alpha * d[6], alpha * d[7]))
-                 : "memory");
-  }
+// Sends a slab, 64 rows of 128 bytes that `fill` writes, to c: one is filled while the other, used before it, is on its way.
+template <class Tile, class Fill>
+__device__ void sendSlab(const HopperGemm& op, const HopperShared<Tile>& shared, int consumer, int& next, int m, int n,
+                         Fill fill) {
+  const bool sends = threadIdx.x % 128 == 0;
+  const uint32_t slab = shared.slab(consumer, next);
+  next ^= 1;
+  if (sends) tmaWaitRead<Tile::slabsOfConsumer - 1>();
+  asm volatile("bar.sync %0, 128;" ::"r"(consumer + 1) : "memory");
+  fill(slab);
+  asyncProxyFence();
+  asm volatile("bar.sync %0, 128;" ::"r"(consumer + 1) : "memory");
+  if (!sends) return;
+  op.result.beta == 1 ? tmaAdd(op.c, n, m, slab) : tmaStore(op.c, n, m, slab);
+  tmaCommit();
 }
-__device__ inline void fillSlab(uint32_t slab, const float* d, float alpha, float) {
+
+// A consumer's 64 x N results in f32.
+template <class Tile>
+__device__ void sendTile(const float (&d)[Tile::N / 2], const HopperGemm& op, const HopperShared<Tile>& shared,
+                         int consumer, int& next, int m, int n) {
   const int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane / 4;
 #pragma unroll
-  for (int i = 0; i < 4; i++) {
+  for (int i = 0; i < Tile::N / 32; i++) {
+    sendSlab(op, shared, consumer, next, m + consumer * 64, n + 32 * i, [&](uint32_t slab) {
 #pragma unroll
-    for (int half = 0; half < 2; half++, d += 2) {
-      const uint32_t target = panelAddress(slab, row + 8 * half, 2 * i + lane % 4 / 2) + lane % 2 * 8;
-      storeShared(target, float2{alpha * d[0], alpha * d[1]});
-    }
+      for (int j = 0; j < 8; j++) {
+        const float* pair = d + 16 * i + 2 * j;
+        const uint32_t target = panelAddress(slab, row + j % 2 * 8, j / 2 * 2 + lane % 4 / 2) + lane % 2 * 8;
+        storeShared(target, float2{op.result.alpha * pair[0], op.result.alpha * pair[1]});
+      }
+    });
   }
 }
 
-// Sends a consumer's 64 x N results to c, slab by slab: one is filled while the other, used before it, is on its way.
-template <class Tile, class T>
-__device__ void storeTile(const float (&d)[Tile::N / 2], const HopperGemm& op, const HopperShared<Tile>& shared,
-                          int consumer, int& next, int m, int n) {
-  constexpr int columns = 128 / sizeof(T);
-  const bool sends = threadIdx.x % 128 == 0;
+// A consumer's 64 x N results in bf16. Packed, they leave the accumulators to the next tile, in whose first steps they are
+// sent: the tensor cores do not wait for them.
+template <class Tile>
+class PackedTile {
+ public:
+  __device__ void pack(const float (&d)[Tile::N / 2], float alpha, int row, int column) {
 #pragma unroll
-  for (int i = 0; i < Tile::N / columns; i++) {
-    const uint32_t slab = shared.slab(consumer, next);
-    next ^= 1;
-    if (sends) tmaWaitRead<Tile::slabsOfConsumer - 1>();
-    asm volatile("bar.sync %0, 128;" ::"r"(consumer + 1) : "memory");
-    fillSlab(slab, d + i * columns / 2, op.result.alpha, T{});
-    asyncProxyFence();
-    asm volatile("bar.sync %0, 128;" ::"r"(consumer + 1) : "memory");
-    if (sends) {
-      op.result.beta == 1 ? tmaAdd(op.c, n + i * columns, m + consumer * 64, slab)
-                          : tmaStore(op.c, n + i * columns, m + consumer * 64, slab);
-      tmaCommit();
+    for (int i = 0; i < Tile::N / 4; i++) pairs[i] = packBf16(alpha * d[2 * i], alpha * d[2 * i + 1]);
+    m = row, n = column, left = slabs;
+  }
+
+  // Sends the next slab; false where none is left.
+  __device__ bool send(const HopperGemm& op, const HopperShared<Tile>& shared, int consumer) {
+    if (left == 0) return false;
+    const int index = slabs - left--;
+#pragma unroll
+    for (int i = 0; i < slabs; i++) {  // registers have no index at run time
+      if (i == index)
+        sendSlab(op, shared, consumer, next, m + consumer * 64, n + 64 * i, [&](uint32_t slab) { fill(slab, 16 * i); });
+    }
+    return true;
+  }
+
+ private:
+  // 64 columns, from pair `first` on.
+  __device__ void fill(uint32_t slab, int first) const {
+    const int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane % 16;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      asm volatile("stmatrix.sync.aligned.m8n8.x4.shared::cta.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+                       panelAddress(slab, row, 2 * i + lane / 16)),
+                   "r"(pairs[first + 4 * i]), "r"(pairs[first + 4 * i + 1]), "r"(pairs[first + 4 * i + 2]),
+                   "r"(pairs[first + 4 * i + 3])
+                   : "memory");
     }
   }
-}
+
+  static constexpr int slabs = Tile::N / 64;
+  uint32_t pairs[Tile::N / 4];
+  int m, n, left = 0, next = 0;
+};
 
 // Stores the sum of what a cluster's blocks have of a tile, each a share of its rows. The stages, which no block reads
 // any more, hold it for the others.
@@ -243,16 +275,30 @@ __global__ void __launch_bounds__(Tile::threads, 1) gemmSm90(const __grid_consta
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
     RingPlace<Tile::stages> place;
+    const int consumer = warpgroup - 1;
     float d[Tile::N / 2];
-    int slab = 0;
-    forHopperTiles<Tile>(op, [&](int m, int n) {
-      accumulate<Tile, orderA, orderB>(d, op, shared, place, warpgroup - 1);
-      if constexpr (Tile::split) {
-        storeSum(d, op, shared, warpgroup - 1, m, n);
-      } else {
-        storeTile<Tile, T>(d, op, shared, warpgroup - 1, slab, m, n);
-      }
-    });
+    const auto add = [&](auto beside) { accumulate<Tile, orderA, orderB>(d, op, shared, place, consumer, beside); };
+    if constexpr (Tile::split) {
+      forHopperTiles<Tile>(op, [&](int m, int n) {
+        add([] {});
+        storeSum(d, op, shared, consumer, m, n);
+      });
+    } else if constexpr (std::is_same_v<T, float>) {
+      int slab = 0;
+      forHopperTiles<Tile>(op, [&](int m, int n) {
+        add([] {});
+        sendTile(d, op, shared, consumer, slab, m, n);
+      });
+    } else {
+      PackedTile<Tile> results;
+      const auto send = [&] { return results.send(op, shared, consumer); };
+      forHopperTiles<Tile>(op, [&](int m, int n) {
+        add(send);
+        while (send()) continue;  // of a sum of fewer steps than slabs
+        results.pack(d, op.result.alpha, m, n);
+      });
+      while (send()) continue;
+    }
     if (threadIdx.x % 128 == 0) tmaWait<0>();
   }
 #endif
