@@ -21,19 +21,22 @@ function commit() {
   return process.env.LORAM_COMMIT ?? (git.status === 0 ? git.stdout.trim() : 'unknown')
 }
 
-/** The GPU's clocks in MHz, its power in W and temperature in °C as they are now; nothing where nvidia-smi is not. */
+/**
+ * The GPU's clocks in MHz, its power in W and temperature in °C as they are now, and in which percentage of the time that
+ * nvidia-smi looks back on a kernel ran; nothing where nvidia-smi is not.
+ */
 export function clocks(device) {
   if (device.kind !== 'cuda') return {}
   const query = [
-    '--query-gpu=clocks.sm,clocks.mem,power.draw,temperature.gpu',
+    '--query-gpu=clocks.sm,clocks.mem,power.draw,temperature.gpu,utilization.gpu',
     '--format=csv,noheader,nounits',
     '-i',
     '0',
   ]
   const { status, stdout } = spawnSync('nvidia-smi', query, { encoding: 'utf8' })
   if (status !== 0) return {}
-  const [sm, memory, watts, celsius] = stdout.split(',').map(Number)
-  return { clocks: { sm, memory, watts, celsius } }
+  const [sm, memory, watts, celsius, busy] = stdout.split(',').map(Number)
+  return { clocks: { sm, memory, watts, celsius, busy } }
 }
 
 /** Of this process where nvidia-smi tells processes apart, else of the whole GPU, on which nothing else may run then. */

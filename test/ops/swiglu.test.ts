@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { swiglu, swigluBackward } from '../../src/native/swiglu.ts'
-import type { DType } from '../../src/tensor/dtype.ts'
+import { bytesPerElement, type DType } from '../../src/tensor/dtype.ts'
 import { tensorFrom } from '../../src/tensor/tensor.ts'
 import { guarded } from './guarded.ts'
 import {
@@ -23,13 +23,16 @@ onEveryDevice('swiglu', (plain) => {
   const device = guarded(plain)
   afterEach(() => device.expectIntact())
 
-  // Where exp overflows, the sigmoid is 0 instead of less than 2^-128; what it multiplies is less than 128.
-  const overflow = 2 ** -121
-  // exp is within 2 u, then a sum, a quotient and a product.
+  // Where exp, or the sum below the quotient, is too large, the sigmoid is 0 instead of less than 2^-126; what it multiplies
+  // is less than 128.
+  const overflow = 2 ** -119
+  // exp is within 2 u; by the GPU's own one, for results in 16 bits, its argument is rounded first.
+  const ofArgument = (dtype: DType, x: number): number => (bytesPerElement[dtype] === 2 ? 2 * Math.abs(x) : 0)
+  // Then a sum, a quotient and a product.
   const forwardBound =
-    (dtype: DType) =>
-    (want: number): number =>
-      (6 * u + storing(dtype)) * Math.abs(want) + overflow
+    (dtype: DType, gate: ArrayLike<number>) =>
+    (want: number, i: number): number =>
+      ((6 + ofArgument(dtype, gate[i]!)) * u + storing(dtype)) * Math.abs(want) + overflow
 
   describe.each(grid({ dtype: floatsOf(device), rows: [1, 7, 129], dim: [1, 61, 4300], range: [1, 120] } as const))(
     '$dtype [$rows, $dim] in +-$range',
@@ -44,7 +47,7 @@ onEveryDevice('swiglu', (plain) => {
       test('forward', () => {
         const { gate, up } = run()
         const want = Float64Array.from(gate.array, (g, i) => g * sigmoid(g) * up.array[i]!)
-        expectWithin(swiglu(gate.tensor, up.tensor), want, forwardBound(dtype))
+        expectWithin(swiglu(gate.tensor, up.tensor), want, forwardBound(dtype, gate.array))
       })
 
       test('backward', () => {
@@ -54,7 +57,7 @@ onEveryDevice('swiglu', (plain) => {
         expectWithin(
           dup,
           g.map((x, i) => dy.array[i]! * x * sigmoid(x)),
-          forwardBound(dtype),
+          forwardBound(dtype, g),
         )
         // 1 + g (1 - sigmoid) cancels near its zero: judged by 1 + |g|. Sigmoid has 4 u, its complement 5 u, times g and
         // plus 1 makes 7 u (1 + |g|); the factors before it have 4 + 2 u and the last product 1.
@@ -63,7 +66,9 @@ onEveryDevice('swiglu', (plain) => {
           dgate,
           g.map((x, i) => factor(i) * (1 + x * (1 - sigmoid(x)))),
           (want, i) =>
-            14 * u * Math.abs(factor(i)) * (1 + Math.abs(g[i]!)) + storing(dtype) * Math.abs(want) + overflow,
+            (14 + 2 * ofArgument(dtype, g[i]!)) * u * Math.abs(factor(i)) * (1 + Math.abs(g[i]!)) +
+            storing(dtype) * Math.abs(want) +
+            overflow,
         )
       })
     },

@@ -18,23 +18,50 @@
 
 namespace loram {
 
-template <int positionsM, int positionsN, int warpsM, int warpsN, int stagesInFlight = 3>
+// Panels of 1024 bytes' multiples: by depth one for 64 of it, of a row for each position; by position one for 64 positions,
+// however few there are, of 64 rows.
+template <Order order>
+__host__ __device__ constexpr int operandPanelBytes(int positions) {
+  return 128 * (order == Order::byDepth ? positions : 64);
+}
+template <Order order>
+__host__ __device__ constexpr int operandBytes(int positions, int depth) {
+  return operandPanelBytes<order>(positions) *
+         (order == Order::byDepth ? depth / panelColumns : (positions + panelColumns - 1) / panelColumns);
+}
+
+template <int positionsM, int positionsN, int warpsM, int warpsN, int stagesInFlight = 3,
+          int depthOfTile = panelColumns>
 struct TileShape {
-  static constexpr int M = positionsM, N = positionsN, depth = panelColumns, stages = stagesInFlight;
+  static constexpr int M = positionsM, N = positionsN, depth = depthOfTile, stages = stagesInFlight;
   static constexpr int warpRows = warpsM, warpM = M / warpsM, warpN = N / warpsN, threads = 32 * warpsM * warpsN;
-  // By position a tile takes a panel of 64 rows however narrow it is.
-  static constexpr int bytesA = std::max(M, 64) * 128, bytesB = std::max(N, 64) * 128, stageBytes = bytesA + bytesB;
-  static constexpr int resultPitch = N + 4, sharedBytes = std::max(stages * stageBytes, M* resultPitch * 4);
+  static constexpr int resultPitch = N + 4, resultBytes = M * resultPitch * 4;
+};
+
+// What a tile takes of shared memory, its operands lying as `orderA` and `orderB` say.
+template <class Shape, Order orderA, Order orderB>
+struct TileMemory {
+  static constexpr int panelA = operandPanelBytes<orderA>(Shape::M), panelB = operandPanelBytes<orderB>(Shape::N);
+  static constexpr int bytesA = operandBytes<orderA>(Shape::M, Shape::depth),
+                       bytesB = operandBytes<orderB>(Shape::N, Shape::depth);
+  static constexpr int stageBytes = bytesA + bytesB;
+  static constexpr int sharedBytes = std::max(Shape::stages * stageBytes, Shape::resultBytes);
 };
 using LargeTile = TileShape<128, 128, 2, 4>;
 using SmallTile = TileShape<64, 64, 2, 2>;
 using ShallowTile = TileShape<64, 64, 2, 2, 2>;  // for a depth of few tiles, where moving c takes the time
-using TallTile = TileShape<64, 16, 4, 1>;        // for LoRA's products with a rank of at most 16
-using WideTile = TileShape<16, 128, 1, 4>;
+// For LoRA's products, whose time is that of reading x: a row's neighbours together, as far as the orders allow.
+template <int N, Order orderA, Order orderB>
+using TallTile =
+    TileShape<64, N, 4, 1, 3, orderA == Order::byDepth && orderB == Order::byDepth ? 2 * panelColumns : panelColumns>;
+template <int M>
+using WideTile = TileShape<M, 128, 1, 4, 4>;
 
-// Brings one operand's [positions, 64 deep] tile to shared memory.
-template <class Source, Order order, int positions, int threads>
+// Brings one operand's [positions, depth] tile to shared memory.
+template <class Source, Order order, int positions, int tileDepth, int threads>
 class TileLoader {
+  static_assert(order == Order::byDepth || tileDepth == panelColumns);
+
  public:
   __device__ TileLoader(const Source& source, int position) : source_(source), position_(position) {}
 
@@ -57,7 +84,7 @@ class TileLoader {
   }
 
  private:
-  static constexpr int chunks = positions * 8 / threads;
+  static constexpr int chunks = positions * tileDepth / 8 / threads;
   struct Nothing {};
   template <class S>
   static auto fragmentOf() {
@@ -74,8 +101,10 @@ class TileLoader {
     for (int i = 0; i < chunks; i++) {
       const int index = threadIdx.x + i * threads;
       if constexpr (order == Order::byDepth) {
-        const int row = index / 8, chunk = index % 8;
-        body(i, panelAddress(tile, row, chunk), position_ + row, depth + chunk * 8);
+        constexpr int perRow = tileDepth / 8;
+        const int row = index / perRow, chunk = index % perRow;
+        const uint32_t panel = tile + chunk / 8 * operandPanelBytes<order>(positions);
+        body(i, panelAddress(panel, row, chunk % 8), position_ + row, depth + chunk * 8);
       } else {
         constexpr int perRow = positions < panelColumns ? positions / 8 : 8;
         const int line = index / perRow, chunk = index % perRow, panel = line / 64, row = line % 64;
@@ -94,6 +123,7 @@ class TileLoader {
 template <class Shape, Order orderA, Order orderB>
 class WarpTile {
  public:
+  using Memory = TileMemory<Shape, orderA, orderB>;
   static constexpr int tilesM = Shape::warpM / 16, tilesN = Shape::warpN / 8;
   float c[tilesM][tilesN][4] = {};
   const int row = threadIdx.x / 32 % Shape::warpRows * Shape::warpM;
@@ -104,10 +134,10 @@ class WarpTile {
     for (int depth = 0; depth < Shape::depth; depth += 16) {
       uint32_t a[tilesM][4], b[tilesN][2];
 #pragma unroll
-      for (int i = 0; i < tilesM; i++) loadA<orderA>(a[i], tileA, 64 * 128, row + 16 * i, depth);
+      for (int i = 0; i < tilesM; i++) loadA<orderA>(a[i], tileA, Memory::panelA, row + 16 * i, depth);
 #pragma unroll
       for (int j = 0; j < tilesN; j += 2) {
-        loadB<orderB>(reinterpret_cast<uint32_t(&)[2][2]>(b[j]), tileB, 64 * 128, column + 8 * j, depth);
+        loadB<orderB>(reinterpret_cast<uint32_t(&)[2][2]>(b[j]), tileB, Memory::panelB, column + 8 * j, depth);
       }
 #pragma unroll
       for (int i = 0; i < tilesM; i++) {
@@ -204,20 +234,21 @@ template <class Shape, Order orderA, class SourceA, Order orderB, class SourceB>
 __global__ void __launch_bounds__(Shape::threads, 1)
     gemmSm80(const SourceA a, const SourceB b, Output c, int depth, int depthOfPart, Parts parts) {
   awaitPrevious();
+  using Memory = TileMemory<Shape, orderA, orderB>;
   extern __shared__ __align__(1024) uint8_t shared[];
   const uint32_t base = sharedAddress(shared);
   const TilePlace place =
       tilePlace(blockIdx.x, (c.rows + Shape::M - 1) / Shape::M, (c.columns + Shape::N - 1) / Shape::N);
-  TileLoader<SourceA, orderA, Shape::M, Shape::threads> loaderA(a, place.m * Shape::M);
-  TileLoader<SourceB, orderB, Shape::N, Shape::threads> loaderB(b, place.n * Shape::N);
+  TileLoader<SourceA, orderA, Shape::M, Shape::depth, Shape::threads> loaderA(a, place.m * Shape::M);
+  TileLoader<SourceB, orderB, Shape::N, Shape::depth, Shape::threads> loaderB(b, place.n * Shape::N);
   const int begin = blockIdx.y * depthOfPart, end = min(depth, begin + depthOfPart);
-  const auto stageOf = [&](int k) { return base + (k - begin) / Shape::depth % Shape::stages * Shape::stageBytes; };
+  const auto stageOf = [&](int k) { return base + (k - begin) / Shape::depth % Shape::stages * Memory::stageBytes; };
   const auto load = [&](int k) {
-    if (k < end) loaderA.load(stageOf(k), k), loaderB.load(stageOf(k) + Shape::bytesA, k);
+    if (k < end) loaderA.load(stageOf(k), k), loaderB.load(stageOf(k) + Memory::bytesA, k);
     commitCopies();
   };
   const auto store = [&](int k) {
-    if (k < end) loaderA.store(stageOf(k), k), loaderB.store(stageOf(k) + Shape::bytesA, k);
+    if (k < end) loaderA.store(stageOf(k), k), loaderB.store(stageOf(k) + Memory::bytesA, k);
   };
 
   if constexpr (!SourceA::async) a.prepare();
@@ -230,7 +261,7 @@ __global__ void __launch_bounds__(Shape::threads, 1)
     waitCopies<Shape::stages - 2>();
     __syncthreads();
     load(k + ahead);
-    warp.multiply(stageOf(k), stageOf(k) + Shape::bytesA);
+    warp.multiply(stageOf(k), stageOf(k) + Memory::bytesA);
     store(k + ahead);
   }
   const bool isSplit = gridDim.y > 1;
@@ -247,14 +278,16 @@ template <class Shape, Order orderA, Order orderB, class SourceA, class SourceB>
 void gemmSm80With(const SourceA& a, const SourceB& b, const Output& c, int depth, cudaStream_t stream) {
   const int tiles = ceilDiv(c.rows, Shape::M) * ceilDiv(c.columns, Shape::N);
   if (tiles == 0) return;
-  // Parts of at least 4 tiles of depth, until there are enough blocks to keep the memory busy.
-  const int blocks = multiprocessors() * (Shape::M * Shape::N >= 2048 ? 2 : 4);
-  const int tilesDeep = std::max(1, ceilDiv(depth, Shape::depth));
-  const int wanted = tiles > mostSplitTiles ? 1 : std::min(ceilDiv(blocks, tiles), ceilDiv(tilesDeep, 4));
+  // Parts of at least 4 panels of depth, until there are two blocks for each multiprocessor; where tiles are few no more than
+  // these, since a third on some makes all wait.
+  const int blocks = 2 * multiprocessors(), tilesDeep = std::max(1, ceilDiv(depth, Shape::depth));
+  const int enough = tiles <= multiprocessors() ? blocks / tiles : ceilDiv(blocks, tiles);
+  const int wanted = tiles > mostSplitTiles ? 1 : std::min(enough, ceilDiv(tilesDeep * Shape::depth, 4 * panelColumns));
   const int tilesOfPart = ceilDiv(tilesDeep, wanted), parts = ceilDiv(tilesDeep, tilesOfPart);
   const int64_t pitch = ceilDiv(c.columns, 8) * 8;
   Scratch<float> sums(parts == 1 ? 0 : parts * c.rows * pitch, stream);
-  launchWithShared<gemmSm80<Shape, orderA, SourceA, orderB, SourceB>, Shape::sharedBytes>(
+  constexpr int sharedBytes = TileMemory<Shape, orderA, orderB>::sharedBytes;
+  launchWithShared<gemmSm80<Shape, orderA, SourceA, orderB, SourceB>, sharedBytes>(
       dim3(tiles, parts), Shape::threads, stream, a, b, c, depth, tilesOfPart * Shape::depth,
       Parts{sums.data(), pitch});
 }
@@ -262,13 +295,19 @@ void gemmSm80With(const SourceA& a, const SourceB& b, const Output& c, int depth
 // c = drop(alpha * op(a) * op(b)) + beta * c, with [M, depth] and [N, depth] operands lying as their orders say.
 template <Order orderA, Order orderB, class SourceA, class SourceB>
 void gemmSm80(const SourceA& a, const SourceB& b, const Output& c, int depth, cudaStream_t stream) {
-  const int largeTiles = ceilDiv(c.rows, LargeTile::M) * ceilDiv(c.columns, LargeTile::N);
-  if (depth <= 2 * ShallowTile::depth) return gemmSm80With<ShallowTile, orderA, orderB>(a, b, c, depth, stream);
-  if (std::min(c.rows, c.columns) > SmallTile::M && largeTiles >= multiprocessors() / 2) {
-    gemmSm80With<LargeTile, orderA, orderB>(a, b, c, depth, stream);
-  } else {
-    gemmSm80With<SmallTile, orderA, orderB>(a, b, c, depth, stream);
+  const auto with = [&](auto shape) { gemmSm80With<decltype(shape), orderA, orderB>(a, b, c, depth, stream); };
+  if (depth <= 2 * ShallowTile::depth) return with(ShallowTile{});
+  if (c.columns <= 16) return with(TallTile<16, orderA, orderB>{});
+  if (c.columns <= 32) return with(TallTile<32, orderA, orderB>{});
+  if (c.columns <= 64) return with(TallTile<64, orderA, orderB>{});
+  if constexpr (orderA == Order::byPosition) {
+    if (c.rows <= 16) return with(WideTile<16>{});
+    if (c.rows <= 32) return with(WideTile<32>{});
+    if (c.rows <= 64) return with(WideTile<64>{});
   }
+  const int largeTiles = ceilDiv(c.rows, LargeTile::M) * ceilDiv(c.columns, LargeTile::N);
+  if (c.rows > SmallTile::M && largeTiles >= multiprocessors() / 2) return with(LargeTile{});
+  with(SmallTile{});
 }
 
 }  // namespace loram

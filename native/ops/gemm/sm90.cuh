@@ -30,7 +30,7 @@ struct HopperTile {
   static constexpr int M = 128, N = columns, depth = panelColumns, stages = 4, consumers = 2,
                        threads = 128 * (1 + consumers);
   static constexpr int panelBytes = 64 * 128, bytesA = M * 128, bytesB = N * 128, stageBytes = bytesA + bytesB;
-  static constexpr int slabs = stages * stageBytes, slabsOfConsumer = 2,
+  static constexpr int slabs = stages * stageBytes, slabsOfTile = N / 64, slabsOfConsumer = 2,
                        barriers = slabs + consumers * slabsOfConsumer * panelBytes;
   static constexpr int sharedBytes = barriers + 2 * stages * 8 + 1024;  // the base is brought to a multiple of 1024
 };
@@ -116,7 +116,8 @@ __device__ void produce(const HopperGemm& op, const HopperShared<Tile>& shared) 
   });
 }
 
-// Adds up one tile, and calls `beside` in every step, while the tensor cores work. A stage is free one step later, when the
+// Adds up one tile, and calls beside(step) in every step, while the tensor cores work, and for those that it does not have
+// of the first `Tile::slabsOfTile`. A stage is free one step later, when the
 // products that read it are done: in every warp of the consumers, since a warp waits for its own part alone.
 template <class Tile, Order orderA, Order orderB, class Beside>
 __device__ void accumulate(float (&d)[Tile::N / 2], const HopperGemm& op, const HopperShared<Tile>& shared,
@@ -136,11 +137,12 @@ __device__ void accumulate(float (&d)[Tile::N / 2], const HopperGemm& op, const 
       wgmma<orderA, orderB>(d, a + step * wgmmaStep<orderA>, b + step * wgmmaStep<orderB>, i > 0 || step > 0);
     }
     wgmmaCommit();
-    beside();
+    beside(i);
     wgmmaWait<1>();
     if (announces && previous >= 0) barrierArrive(shared.empty(previous));
     previous = place.stage;
   }
+  for (int i = steps; i < Tile::slabsOfTile; i++) beside(i);
   wgmmaWait<0>();
   wgmmaPin(d);
   if (announces) barrierArrive(shared.empty(previous));
@@ -189,38 +191,36 @@ class PackedTile {
   __device__ void pack(const float (&d)[Tile::N / 2], float alpha, int row, int column) {
 #pragma unroll
     for (int i = 0; i < Tile::N / 4; i++) pairs[i] = packBf16(alpha * d[2 * i], alpha * d[2 * i + 1]);
-    m = row, n = column, left = slabs;
+    m = row, n = column, pending = true;
   }
 
-  // Sends the next slab; false where none is left.
-  __device__ bool send(const HopperGemm& op, const HopperShared<Tile>& shared, int consumer) {
-    if (left == 0) return false;
-    const int index = slabs - left--;
+  // Sends slab `step`, if there is one.
+  __device__ void send(int step, const HopperGemm& op, const HopperShared<Tile>& shared, int consumer) {
+    if (!pending) return;
 #pragma unroll
-    for (int i = 0; i < slabs; i++) {  // registers have no index at run time
-      if (i == index)
-        sendSlab(op, shared, consumer, next, m + consumer * 64, n + 64 * i, [&](uint32_t slab) { fill(slab, 16 * i); });
+    for (int i = 0; i < Tile::slabsOfTile; i++) {  // registers have no index at run time
+      if (step != i) continue;
+      sendSlab(op, shared, consumer, next, m + consumer * 64, n + 64 * i,
+               [&](uint32_t slab) { fill(slab, pairs + 16 * i); });
     }
-    return true;
   }
 
  private:
-  // 64 columns, from pair `first` on.
-  __device__ void fill(uint32_t slab, int first) const {
+  // 64 columns.
+  static __device__ void fill(uint32_t slab, const uint32_t* pairs) {
     const int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane % 16;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 4; i++, pairs += 4) {
       asm volatile("stmatrix.sync.aligned.m8n8.x4.shared::cta.b16 [%0], {%1, %2, %3, %4};" ::"r"(
                        panelAddress(slab, row, 2 * i + lane / 16)),
-                   "r"(pairs[first + 4 * i]), "r"(pairs[first + 4 * i + 1]), "r"(pairs[first + 4 * i + 2]),
-                   "r"(pairs[first + 4 * i + 3])
+                   "r"(pairs[0]), "r"(pairs[1]), "r"(pairs[2]), "r"(pairs[3])
                    : "memory");
     }
   }
 
-  static constexpr int slabs = Tile::N / 64;
   uint32_t pairs[Tile::N / 4];
-  int m, n, left = 0, next = 0;
+  int m, n, next = 0;
+  bool pending = false;
 };
 
 // Stores the sum of what a cluster's blocks have of a tile, each a share of its rows. The stages, which no block reads
@@ -280,24 +280,23 @@ __global__ void __launch_bounds__(Tile::threads, 1) gemmSm90(const __grid_consta
     const auto add = [&](auto beside) { accumulate<Tile, orderA, orderB>(d, op, shared, place, consumer, beside); };
     if constexpr (Tile::split) {
       forHopperTiles<Tile>(op, [&](int m, int n) {
-        add([] {});
+        add([](int) {});
         storeSum(d, op, shared, consumer, m, n);
       });
     } else if constexpr (std::is_same_v<T, float>) {
       int slab = 0;
       forHopperTiles<Tile>(op, [&](int m, int n) {
-        add([] {});
+        add([](int) {});
         sendTile(d, op, shared, consumer, slab, m, n);
       });
     } else {
       PackedTile<Tile> results;
-      const auto send = [&] { return results.send(op, shared, consumer); };
+      const auto send = [&](int step) { results.send(step, op, shared, consumer); };
       forHopperTiles<Tile>(op, [&](int m, int n) {
         add(send);
-        while (send()) continue;  // of a sum of fewer steps than slabs
         results.pack(d, op.result.alpha, m, n);
       });
-      while (send()) continue;
+      for (int i = 0; i < Tile::slabsOfTile; i++) send(i);
     }
     if (threadIdx.x % 128 == 0) tmaWait<0>();
   }
@@ -331,10 +330,11 @@ void queueSm90(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, c
   }
 }
 
-// Into how many parts the kernel splits the depth; 0 where it does not apply, or has not enough tiles to be worth its
+constexpr int mostBlocksOfCluster = 8, leastDepthOfPart = 8 * panelColumns;
+
+// Into how many parts the kernel splits the depth of tiles of 128 x 128; 0 where it does not apply, or has not enough tiles to be worth its
 // while. A part is deep enough to pay for the sum.
 inline int partsSm90(const Output& c, int depth) {
-  constexpr int mostBlocksOfCluster = 8, leastDepth = 8 * panelColumns;
   if (depth == 0 || deviceAttribute<cudaDevAttrComputeCapabilityMajor>() != 9 || (c.beta != 0 && c.beta != 1) ||
       c.dropout.probability > 0 || c.pitch * bytesPerElement(c.dtype) % 16 != 0 ||
       reinterpret_cast<uintptr_t>(c.data) % 16 != 0) {
@@ -343,7 +343,8 @@ inline int partsSm90(const Output& c, int depth) {
   const int tiles = ceilDiv(c.rows, 128) * ceilDiv(c.columns, 128);
   int parts = 1;
   if (std::min(c.rows, c.columns) >= 128) {
-    while (parts < mostBlocksOfCluster && 2 * parts * tiles <= multiprocessors() && depth >= 2 * parts * leastDepth) {
+    while (parts < mostBlocksOfCluster && 2 * parts * tiles <= multiprocessors() &&
+           depth >= 2 * parts * leastDepthOfPart) {
       parts *= 2;
     }
   }
@@ -353,8 +354,12 @@ inline int partsSm90(const Output& c, int depth) {
 template <Order orderA, Order orderB>
 void splitSm90(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, const Output& c, int depth, int parts,
                cudaStream_t stream) {
-  // storeSum writes c in its dtype, whatever T.
-  queueSm90<HopperTile<128, true>, orderA, orderB, float>(a, b, extra, c, depth, parts, stream);
+  // As many blocks on tiles twice as wide, which read a half as often. storeSum writes c in its dtype, whatever T.
+  if (c.columns % 256 == 0 && 2 * parts <= mostBlocksOfCluster && depth >= 2 * parts * leastDepthOfPart) {
+    queueSm90<HopperTile<256, true>, orderA, orderB, float>(a, b, extra, c, depth, 2 * parts, stream);
+  } else {
+    queueSm90<HopperTile<128, true>, orderA, orderB, float>(a, b, extra, c, depth, parts, stream);
+  }
 }
 
 template <Order orderA, Order orderB, class T>

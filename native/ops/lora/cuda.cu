@@ -19,21 +19,13 @@ void withDropped(const Op& op, const Bf16Matrix& x, Body body) {
   op.dropout > 0 ? body(DroppedMatrix{x, dropoutOf(op)}) : body(x);
 }
 
-// gemmSm80 for a c with few rows or columns.
-template <Order orderA, Order orderB, class SourceA, class SourceB>
-void skinny(const SourceA& a, const SourceB& b, const Output& c, int depth, cudaStream_t stream) {
-  if (c.columns <= TallTile::N) return gemmSm80With<TallTile, orderA, orderB>(a, b, c, depth, stream);
-  if (c.rows <= WideTile::M) return gemmSm80With<WideTile, orderA, orderB>(a, b, c, depth, stream);
-  gemmSm80With<SmallTile, orderA, orderB>(a, b, c, depth, stream);
-}
-
 // d and db
 void outputGradients(const Bf16Matrix& dy, const Bf16Matrix& b, const Bf16Matrix& u, const Output& d, const Output& db,
                      cudaStream_t stream) {
   if (u.columns <= 16) return queueOutputPass<16>(dy, b, u, d, db, stream);
   if (u.columns <= 32) return queueOutputPass<32>(dy, b, u, d, db, stream);
-  skinny<Order::byDepth, Order::byPosition>(dy, b, d, dy.columns, stream);
-  skinny<Order::byPosition, Order::byPosition>(dy, u, db, dy.rows, stream);
+  gemmSm80<Order::byDepth, Order::byPosition>(dy, b, d, dy.columns, stream);
+  gemmSm80<Order::byPosition, Order::byPosition>(dy, u, db, dy.rows, stream);
 }
 
 }  // namespace
@@ -41,7 +33,7 @@ void outputGradients(const Bf16Matrix& dy, const Bf16Matrix& b, const Bf16Matrix
 void cuda(const LoraForward& op, cudaStream_t stream) {
   const Bf16Operand x(op.x, stream), a(op.a, stream);
   withDropped(op, *x, [&](const auto& dropped) {
-    skinny<Order::byDepth, Order::byDepth>(dropped, *a, outputTo(op.u, op.scale, 0), x->columns, stream);
+    gemmSm80<Order::byDepth, Order::byDepth>(dropped, *a, outputTo(op.u, op.scale, 0), x->columns, stream);
   });
   if (!op.y) return;
   const Bf16Operand u(op.u, stream), b(op.b, stream);
@@ -56,7 +48,7 @@ void cuda(const LoraOutputBackward& op, cudaStream_t stream) {
 void cuda(const LoraInputBackward& op, cudaStream_t stream) {
   const Bf16Operand d(op.d, stream), x(op.x, stream);
   withDropped(op, *x, [&](const auto& dropped) {
-    skinny<Order::byPosition, Order::byPosition>(*d, dropped, outputTo(op.da, 1, 1), x->rows, stream);
+    gemmSm80<Order::byPosition, Order::byPosition>(*d, dropped, outputTo(op.da, 1, 1), x->rows, stream);
   });
   if (!op.dx) return;
   const Bf16Operand a(op.a, stream);
