@@ -91,10 +91,12 @@ export function sendingLayers(config: LlamaConfig, plan: RecomputePlan): number[
 }
 
 /**
- * Multiply-adds of a forward pass in the time that a byte takes to the host: 4,500 of an H100 behind PCIe 5. Of GPUs with
- * slower links that compute more slowly still there are fewer, so that there the copies have time to spare.
+ * What a forward pass does in the time that a byte takes to the host: 5,500 multiply-adds of its products; and bytes that take
+ * as long as the passes over a hidden state do for each of its values. Measured on an H200 behind PCIe 5; GPUs with slower
+ * links compute more slowly as well.
  */
-const productsPerByte = 4500
+const productsPerByte = 5500
+const bytesPerHidden = 1.5
 
 /**
  * `plan` with as many offloaded outputs as its forward pass has time to copy, at most a `share` of the layers. A copy has the
@@ -106,7 +108,8 @@ export function withOffloadedOutputs(config: LlamaConfig, plan: RecomputePlan, s
   if (alike.length === 0) return []
   const { products, outputs } = work(config, config.layers[alike[0]!]!)
   const inputs = plan.offloaded > 0 ? config.hiddenSize : 0
-  const inTime = (products / productsPerByte - 2 * inputs) / (2 * outputs)
+  const time = products / productsPerByte + bytesPerHidden * config.hiddenSize
+  const inTime = (time - 2 * inputs) / (2 * outputs)
   const offloadedOutputs = Math.floor(alike.length * Math.min(share, inTime))
   return offloadedOutputs > 0 ? [{ ...plan, offloadedOutputs }] : []
 }

@@ -330,11 +330,10 @@ void queueSm90(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, c
   }
 }
 
-constexpr int mostBlocksOfCluster = 8, leastDepthOfPart = 8 * panelColumns;
-
-// Into how many parts the kernel splits the depth of tiles of 128 x 128; 0 where it does not apply, or has not enough tiles to be worth its
+// Into how many parts the kernel splits the depth; 0 where it does not apply, or has not enough tiles to be worth its
 // while. A part is deep enough to pay for the sum.
 inline int partsSm90(const Output& c, int depth) {
+  constexpr int mostBlocksOfCluster = 8, leastDepth = 8 * panelColumns;
   if (depth == 0 || deviceAttribute<cudaDevAttrComputeCapabilityMajor>() != 9 || (c.beta != 0 && c.beta != 1) ||
       c.dropout.probability > 0 || c.pitch * bytesPerElement(c.dtype) % 16 != 0 ||
       reinterpret_cast<uintptr_t>(c.data) % 16 != 0) {
@@ -343,8 +342,7 @@ inline int partsSm90(const Output& c, int depth) {
   const int tiles = ceilDiv(c.rows, 128) * ceilDiv(c.columns, 128);
   int parts = 1;
   if (std::min(c.rows, c.columns) >= 128) {
-    while (parts < mostBlocksOfCluster && 2 * parts * tiles <= multiprocessors() &&
-           depth >= 2 * parts * leastDepthOfPart) {
+    while (parts < mostBlocksOfCluster && 2 * parts * tiles <= multiprocessors() && depth >= 2 * parts * leastDepth) {
       parts *= 2;
     }
   }
@@ -354,12 +352,10 @@ inline int partsSm90(const Output& c, int depth) {
 template <Order orderA, Order orderB>
 void splitSm90(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, const Output& c, int depth, int parts,
                cudaStream_t stream) {
-  // As many blocks on tiles twice as wide, which read a half as often. storeSum writes c in its dtype, whatever T.
-  if (c.columns % 256 == 0 && 2 * parts <= mostBlocksOfCluster && depth >= 2 * parts * leastDepthOfPart) {
-    queueSm90<HopperTile<256, true>, orderA, orderB, float>(a, b, extra, c, depth, 2 * parts, stream);
-  } else {
-    queueSm90<HopperTile<128, true>, orderA, orderB, float>(a, b, extra, c, depth, parts, stream);
-  }
+  // Half as many blocks on tiles twice as wide read a half as often. storeSum writes c in its dtype, whatever T.
+  const auto queue = c.columns % 256 == 0 ? queueSm90<HopperTile<256, true>, orderA, orderB, float>
+                                          : queueSm90<HopperTile<128, true>, orderA, orderB, float>;
+  queue(a, b, extra, c, depth, parts, stream);
 }
 
 template <Order orderA, Order orderB, class T>
