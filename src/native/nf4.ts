@@ -130,7 +130,7 @@ export function nf4Gemm(x: Tensor, weight: Nf4Weight, y: Tensor, options: Nf4Gem
  */
 export function nf4ScratchBytes([rows, columns]: Nf4Weight['shape'], device: Device): number {
   const row = bytesOn(device, [1, columns], 'bf16')
-  return row * Math.min(rows, Math.floor(2 ** 27 / row / 256) * 256)
+  return row * Math.min(rows, Math.max(1, Math.floor(2 ** 27 / row / 256)) * 256)
 }
 
 /** Weights whose parts fit each other. A step asks a thousand times. */

@@ -1,9 +1,16 @@
 import { expect, test } from 'vitest'
 import { dequantizeNf4, nf4Gemm, quantizeNf4 } from '../../src/native/nf4.ts'
+import { fillNormal } from '../../src/native/random.ts'
 import type { Tensor } from '../../src/tensor/tensor.ts'
 import { columnsOf, large, part, rowsOf, sample } from './largeProducts.ts'
 import { productInDoubles } from './product.ts'
 import { expectWithin, floatTensor, grid, onEveryDevice, poisoned, random, toArray } from './support.ts'
+
+/** Of weights that are dequantised in slices. */
+const sliced = [
+  [300, 3000, 30_000],
+  [300, 30_000, 3000],
+] as const
 
 onEveryDevice('nf4Gemm', (device) => {
   const run = (x: Tensor, w: Tensor, transposed: boolean, doubleQuantize: boolean) => {
@@ -33,10 +40,12 @@ onEveryDevice('nf4Gemm', (device) => {
     }
   })
 
-  test.runIf(device.kind === 'cuda').each(grid({ transposed: [false, true], size: large }))(
+  test.runIf(device.kind === 'cuda').each(grid({ transposed: [false, true], size: [...large, ...sliced] }))(
     '%o',
     ({ transposed, size: [M, N, K] }) => {
-      const weight = quantizeNf4(random(device, transposed ? [K, N] : [N, K], 'bf16', 2))
+      const normal = device.empty(transposed ? [K, N] : [N, K], 'f32')
+      fillNormal(normal, 0, 1, { seed: 2, stream: 0 })
+      const weight = quantizeNf4(normal)
       const w = dequantizeNf4(weight, 'f32')
       const [x, y] = [random(device, [M, K], device.activations), poisoned(device, [M, N], device.activations)]
       const right = transposed ? [4, N] : [N, 4]

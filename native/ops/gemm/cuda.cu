@@ -1,4 +1,6 @@
 // The choice of kernel by shape and GPU.
+#include <limits>
+
 #include "../ops.h"
 #include "gemm.h"
 #include "gemvNf4.cuh"
@@ -34,14 +36,29 @@ void multiplyAs(const Bf16Matrix& a, const Bf16Matrix& b, const LowRank& extra, 
 // Weights of more bytes than this are dequantised and multiplied in slices: nf4ScratchBytes in src/native/nf4.ts.
 constexpr int64_t sliceBytes = 128 << 20;
 
+// How many of `rows` rows of w a slice of x * w^T has, at most `most`: those that take the fewest waves of tiles in all.
+int rowsOfSlices(int rows, int most, int rowsOfY) {
+  constexpr int tile = 256;
+  const auto waves = [&](int columns) {
+    return ceilDiv(ceilDiv(rowsOfY, 128) * ceilDiv(columns, tile), multiprocessors());
+  };
+  int best = most, fewest = std::numeric_limits<int>::max();
+  for (int slice = most; slice > most / 2; slice -= tile) {
+    const int all = rows / slice * waves(slice) + waves(rows % slice);
+    if (all < fewest) fewest = all, best = slice;
+  }
+  return best;
+}
+
 // y = x * w^T, or x * w, with w dequantised into scratch memory: its 2.5 bytes a weight cost less time than decoding it
 // anew for every tile of y. Slices of x * w are added up in y.
 template <bool aligned>
 void multiplyDequantized(const Bf16Matrix& x, Order order, const Nf4Matrix<aligned>& w, LowRank extra, Output y,
                          cudaStream_t stream) {
-  const int64_t pitch = paddedPitch(w.columns);
-  const int rowsOfSlice = static_cast<int>(std::min<int64_t>(w.rows, sliceBytes / (2 * pitch) / 256 * 256));
-  Scratch<__nv_bfloat16> memory(rowsOfSlice * pitch, stream);
+  const int64_t pitch = paddedPitch(w.columns), inSlice = std::max<int64_t>(1, sliceBytes / (2 * pitch) / 256) * 256;
+  const int most = static_cast<int>(std::min<int64_t>(w.rows, inSlice));
+  const int rowsOfSlice = most == w.rows || order == Order::byPosition ? most : rowsOfSlices(w.rows, most, y.rows);
+  Scratch<__nv_bfloat16> memory(most * pitch, stream);
   for (int row = 0; row < w.rows; row += rowsOfSlice) {
     const int rows = std::min(rowsOfSlice, w.rows - row);
     const Bf16Matrix slice{memory.data(), pitch, rows, w.columns};
