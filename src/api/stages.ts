@@ -32,18 +32,20 @@ interface Abortable {
  * Prunes a model to a smaller one in the folder `output`: its weights cut, and `pruning.json`, which recovery needs.
  * @throws {LoramError} see docs/errors.md
  */
-export async function prune(given: PruneOptions & Abortable): Promise<void> {
-  const { signal, ...options } = orNone(given)
-  return runInWorker('prune', validate(pruneCommandOptions, options), { signal })
+export async function prune(options: PruneOptions & Abortable): Promise<void> {
+  const { signal, ...rest } = orNone(options)
+  return runInWorker('prune', validate(pruneCommandOptions, rest), { signal })
 }
 
 /**
  * Continual pre-training of a pruned model on running text: all its weights but the output head.
  * @param options `onEvent` is called with every step
  */
-export async function align(given: AlignOptions & Abortable & { onEvent?: (event: RunEvent) => void }): Promise<void> {
-  const { signal, onEvent, ...options } = orNone(given)
-  return runInWorker('align', validate(alignCommandOptions, options), { signal, ...(onEvent && { onEvent }) })
+export async function align(
+  options: AlignOptions & Abortable & { onEvent?: (event: RunEvent) => void },
+): Promise<void> {
+  const { signal, onEvent, ...rest } = orNone(options)
+  return runInWorker('align', validate(alignCommandOptions, rest), { signal, ...(onEvent && { onEvent }) })
 }
 
 /** Brings an adapter trained on a pruned model to the dimensions of the original one. */
@@ -73,10 +75,10 @@ export async function exportModel(options: ExportOptions): Promise<void> {
  * @param options `onEvent` is given notices
  */
 export async function previewData(
-  given: PreviewOptions & Abortable & { onEvent?: (event: RunEvent) => void },
+  options: PreviewOptions & Abortable & { onEvent?: (event: RunEvent) => void },
 ): Promise<DataPreview> {
-  const { signal, onEvent, ...options } = orNone(given)
-  return runInWorker('previewData', validate(previewOptions, options), { signal, ...(onEvent && { onEvent }) })
+  const { signal, onEvent, ...rest } = orNone(options)
+  return runInWorker('previewData', validate(previewOptions, rest), { signal, ...(onEvent && { onEvent }) })
 }
 
 /**
@@ -84,16 +86,16 @@ export async function previewData(
  * evaluations of one model.
  */
 export async function evaluate<Options extends InferenceOptions & EvaluateOptions>(
-  given: Options & Abortable,
+  options: Options & Abortable,
 ): Promise<EvaluationOf<Options> & { loading: Loading }> {
-  const { signal, ...all } = orNone(given)
+  const { signal, ...all } = orNone(options)
   requireSignal(signal)
   const resolved = validate(evaluateCommandOptions, all) // all of it before the model is loaded
-  const { model, adapter, quantize, quantizeTables, device, ...options } = resolved
+  const { model, adapter, quantize, quantizeTables, device, ...evaluation } = resolved
   const loaded = await loadModel(model, { adapter, quantize, quantizeTables, device })
   try {
-    const evaluation = (await loaded.evaluate({ ...options, ...(signal && { signal }) })) as EvaluationOf<Options>
-    return { ...evaluation, loading: loaded.loading }
+    const result = (await loaded.evaluate({ ...evaluation, ...(signal && { signal }) })) as EvaluationOf<Options>
+    return { ...result, loading: loaded.loading }
   } finally {
     await loaded.close()
   }

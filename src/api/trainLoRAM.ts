@@ -22,11 +22,11 @@ export interface TrainingRun extends PromiseLike<TrainResult>, AsyncIterable<Run
  * for await (const event of run) if (event.type === 'step') console.log(event.step, event.loss)
  * const { adapter, metrics } = await run
  */
-export function trainLoRAM(given: TrainLoRAMOptions & { signal?: AbortSignal }): TrainingRun {
-  const { signal, ...options } = orNone(given)
+export function trainLoRAM(options: TrainLoRAMOptions & { signal?: AbortSignal }): TrainingRun {
+  const { signal, ...rest } = orNone(options)
   const events = new EventLog<RunEvent>()
   const start = async () => {
-    const resolved = validate(trainLoRAMOptions, options)
+    const resolved = validate(trainLoRAMOptions, rest)
     return runInWorker('trainLoRAM', resolved, { signal, onEvent: (event) => events.push(event) })
   }
   const result = start()

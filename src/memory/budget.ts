@@ -56,7 +56,7 @@ export function planWithin(
   device: Device,
 ): MemoryPlan {
   const plans = recomputePlans(choice, config.layers.length, device)
-  const canSend = device.activations === 'bf16' && (choice.offload ?? choice.recompute === 'auto')
+  const canSend = device.activations === 'bf16' && choice.recompute === 'auto' && choice.offload === undefined
   const sending = (share: number) => plans.flatMap((plan) => withOffloadedOutputs(config, plan, share))
   const families = canSend ? [plans, sending(1), sending(1 / 3)] : [plans]
   const fits = ({ bytes: { total, host } }: MemoryPlan) => total <= budget && host <= hostBudget()

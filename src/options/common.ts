@@ -56,7 +56,9 @@ export const schedule = {
   offload: z
     .boolean()
     .optional()
-    .describe('keep layer inputs in host memory instead of on the GPU; default: only where they do not fit'),
+    .describe(
+      'keep layer inputs in host memory instead of on the GPU; default: only where they do not fit, in training with outputs as well',
+    ),
 }
 
 export const dataSource =

@@ -21,7 +21,7 @@ export const recomputeChoices = ['auto', ...recomputes] as const
 
 export interface RecomputeChoice {
   recompute: (typeof recomputeChoices)[number]
-  /** Inputs of layers with `full` in host memory, and outputs: inputs always, neither, or where the memory needs it. */
+  /** Inputs of layers with `full` in host memory: always, never, or where the memory needs it; then outputs as well. */
   offload?: boolean | undefined
 }
 

@@ -13,7 +13,11 @@ const adapter = path.join(scratch, 'train')
 const examples: readonly (readonly [name: string, args: string[], output: RegExp])[] = [
   ['train.mjs', [adapter], /^adapter in .+ after 20 steps$/m],
   ['generate.mjs', [adapter], /^perplexity [\d.]+ over \d+ tokens of answers$/m],
-  ['plan.mjs', [], /^with 64 MB: recompute \{ none: 0, cheap: \d, full: \d, offloaded: 0 \}\n\[E_MEMORY\]/m],
+  [
+    'plan.mjs',
+    [],
+    /^with 64 MB: recompute \{ none: 0, cheap: \d, full: \d, offloaded: 0, offloadedOutputs: 0 \}\n\[E_MEMORY\]/m,
+  ],
   ['stages.mjs', [path.join(scratch, 'stages')], /^perplexity [\d.]+ with the adapter, [\d.]+ merged$/m],
   ['resume.mjs', [path.join(scratch, 'resume')], /^E_ABORTED\nwent on with step \d+, ended with step 10$/m],
   ['ops.mjs', [], /^step 200, loss 0\.00\d+$/m],

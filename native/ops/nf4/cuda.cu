@@ -102,7 +102,7 @@ constexpr int codesOfWarp = 32 * nf4Block, wordsOfLane = codesOfWarp / 32 / 8;
 
 // w from the block `first` on, as one run of codes whatever its rows.
 // Floor     n / 2 + 4 n / 64 bytes read, 2 n written as bf16: 0.60 GB at 28672 x 8192, 0.20 ms at 3.0 TB/s
-// Measured  0.209 ms there, 37 us at 8192 x 4300, H100, 2026-11-24
+// Measured  0.209 ms there, 37 us at 8192 x 4300, H100, 2026-11-24; 0.151 ms and 27 us, H200, 2026-11-29
 // Lanes     each loads eight words of the warp's codes and the scale of one of its blocks, all at once, and holds one
 //           value of the code book; shuffles hand them around, so that there is no shared memory to wait for or to take
 // width     codes that a lane writes at a time, a divisor of `columns`: the warp's are neighbours, and none crosses
