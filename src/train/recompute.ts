@@ -118,7 +118,7 @@ export function withOffloadedOutputs(config: LlamaConfig, plan: RecomputePlan, s
 export const recomputeCost = ({ cheap, full, offloadedOutputs }: RecomputePlan): number =>
   full - 0.7 * offloadedOutputs + 0.06 * cheap
 
-/** "full for 12 layers (10 offloaded, 6 with outputs), cheap for 68" */
+/** "full for 12 layers (10 offloaded, outputs of 6 offloaded), cheap for 68 layers" */
 export function describeRecompute({ offloaded, offloadedOutputs, ...counts }: RecomputePlan): string {
   const used = recomputes.filter((recompute) => counts[recompute] > 0).reverse()
   const host = [

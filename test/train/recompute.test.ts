@@ -133,3 +133,13 @@ test('nothing is offloaded from a CPU, or where no layer runs again', () => {
   })
   expectError(() => recomputePlans({ recompute: 'cheap', offload: true }, layers, metaDevice('cuda')), 'E_CONFIG')
 })
+
+test('plans are told in words', () => {
+  expect(describeRecompute(uniform('full', 4))).toBe('full')
+  expect(describeRecompute({ ...uniform('cheap', 3), full: 2, offloaded: 1 })).toBe(
+    'full for 2 layers (1 offloaded), cheap for 3 layers',
+  )
+  expect(describeRecompute({ ...uniform('full', 4), offloaded: 3, offloadedOutputs: 2 })).toBe(
+    'full for 4 layers (3 offloaded, outputs of 2 offloaded)',
+  )
+})
