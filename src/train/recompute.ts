@@ -86,8 +86,8 @@ function alikeLayers(config: LlamaConfig, { full }: RecomputePlan): number[] {
 export function sendingLayers(config: LlamaConfig, plan: RecomputePlan): number[] {
   if (plan.offloadedOutputs === 0) return []
   const alike = alikeLayers(config, plan)
-  const share = plan.offloadedOutputs / alike.length
-  return alike.filter((_, i) => Math.floor((i + 1) * share) > Math.floor(i * share))
+  const before = (i: number) => Math.floor((i * plan.offloadedOutputs) / alike.length)
+  return alike.filter((_, i) => before(i + 1) > before(i))
 }
 
 /**

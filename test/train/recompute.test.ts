@@ -11,6 +11,7 @@ import {
   type RecomputeChoice,
   type RecomputePlan,
   recomputePlans,
+  sendingLayers,
   uniform,
 } from '../../src/train/recompute.ts'
 import { accumulate, trainStep } from '../../src/train/step.ts'
@@ -18,6 +19,7 @@ import { expectError } from '../formats/scratch.ts'
 import { goldenPath } from '../golden.ts'
 import { goldenBatch, loadDirectory } from '../model/support.ts'
 import { onEveryDevice, random, readGolden } from '../ops/support.ts'
+import { prunedConfigOf } from '../prune/paperModels.ts'
 import { batchOf, trainerOf } from './support.ts'
 
 vi.mock('../../src/tensor/hostMemory.ts', { spy: true })
@@ -132,6 +134,15 @@ test('nothing is offloaded from a CPU, or where no layer runs again', () => {
     found: 'the CPU',
   })
   expectError(() => recomputePlans({ recompute: 'cheap', offload: true }, layers, metaDevice('cuda')), 'E_CONFIG')
+})
+
+test.each([1, 2, 3, 7, 37, 72, 73, 74])('outputs of %i layers are offloaded, of the widths that most have', (count) => {
+  const config = prunedConfigOf('LLaMA-3.1-70B', 0.85)
+  const found = sendingLayers(config, { ...uniform('full', 80), offloadedOutputs: count })
+  expect(found).toHaveLength(count)
+  expect(new Set(found.map((layer) => config.layers[layer]!.intermediateSize)).size).toBe(1)
+  const gaps = found.slice(1).map((layer, i) => layer - found[i]!)
+  if (count > 1) expect(Math.max(...gaps) - Math.min(...gaps)).toBeLessThanOrEqual(1)
 })
 
 test('plans are told in words', () => {
