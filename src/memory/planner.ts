@@ -43,7 +43,7 @@ export interface MemoryPlan {
     scratch: number
     /** All of the above: on the GPU, what must be free there. */
     total: number
-    /** Pinned host memory for layer inputs, beside the total. */
+    /** Pinned host memory for what is offloaded, beside the total. */
     host: number
   }
   recompute: RecomputePlan
