@@ -7,23 +7,23 @@ import { clocks } from './machine.mjs'
  */
 const shortest = 20
 
+/** Samples that are counted, and those before them that are not: they find the GPU cooler than it is later. */
+export const counted = 7
+export const notCounted = 2
+
 /**
  * Times `work` on `device`: two runs that are not counted, then `samples` that are, each ended by an idle device.
  * @param {() => void} work one call
  * @returns of one call: the median, and the median deviation from it; and the GPU's clocks
  */
-export function time(work, device, { samples = 7 } = {}) {
-  const run = sampler(work, device, 1)
-  run()
-  run()
-  return { ...spreadOf(Array.from({ length: samples }, run)), ...clocks(device) }
-}
+export const time = (work, device, { samples = counted } = {}) => timed(sampler(work, device, 1), device, samples)
 
 /** {@link time} with as many calls a sample as last long enough. */
-export function timeShort(work, device) {
-  const sample = shortSampler(work, device, 1)
-  sample()
-  return { ...spreadOf(Array.from({ length: 7 }, sample)), ...clocks(device) }
+export const timeShort = (work, device) => timed(shortSampler(work, device, 1), device, counted)
+
+function timed(sample, device, samples) {
+  const times = Array.from({ length: notCounted + samples }, sample)
+  return { ...spreadOf(times.slice(notCounted)), ...clocks(device) }
 }
 
 /** What gives the milliseconds of a call, over as many as last long enough, a multiple of `multiple`; two runs are behind it. */

@@ -7,7 +7,7 @@ import { tensorFrom } from '../../dist/tensor/tensor.js'
 import { clocks } from '../lib/machine.mjs'
 import { fillRandom } from '../lib/models.mjs'
 import { peerFields, startPeer } from '../lib/peer.mjs'
-import { shortSampler, spreadOf } from '../lib/timing.mjs'
+import { counted, notCounted, shortSampler, spreadOf } from '../lib/timing.mjs'
 
 export const description =
   'Matrix products, NF4 and attention at the shapes of a training step, beside torch and bitsandbytes'
@@ -35,10 +35,6 @@ const weights70b = [
   '256x8192',
 ]
 const weightsSmall = ['576x576', '192x576', '1536x576', '576x1536']
-
-/** Samples, of which the first find the GPU cooler than it is later. */
-const notCounted = 2
-const counted = 7
 
 /** Inputs rotate over so many bytes, so that no cache holds them from one call to the next. */
 const rotated = { cuda: 2 ** 27, cpu: 2 ** 25 }

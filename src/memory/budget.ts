@@ -57,16 +57,19 @@ export function planWithin(
 ): MemoryPlan {
   const plans = recomputePlans(choice, config.layers.length, device)
   const canSend = device.activations === 'bf16' && choice.recompute === 'auto' && choice.offload === undefined
-  const sending = (share: number) => plans.flatMap((plan) => withOffloadedOutputs(config, plan, share))
-  const families = canSend ? [plans, sending(1), sending(1 / 3)] : [plans]
   const fits = ({ bytes: { total, host } }: MemoryPlan) => total <= budget && host <= hostBudget()
   const fastest = (quantizeTables: boolean | undefined) => {
     const planOf = trainingPlanner(config, { ...shape, quantizeTables }, device)
     const first = (family: typeof plans) => planOf(firstThat(family, (plan) => planOf(plan).bytes.total <= budget))
-    const [plain, ...others] = families.filter((family) => family.length > 0).map(first)
-    return others
+    const plain = first(plans)
+    // A layer with `full`, its outputs offloaded or not, costs more than one with less.
+    if (!canSend || plain.recompute.full === 0) return plain
+    return [1, 1 / 3]
+      .map((share) => plans.flatMap((plan) => withOffloadedOutputs(config, plan, share)))
+      .filter((family) => family.length > 0)
+      .map(first)
       .filter(fits)
-      .reduce((a, b) => (recomputeCost(b.recompute) < recomputeCost(a.recompute) ? b : a), plain!)
+      .reduce((a, b) => (recomputeCost(b.recompute) < recomputeCost(a.recompute) ? b : a), plain)
   }
   const { quantize, quantizeTables } = shape
   let plan = fastest(quantizeTables)

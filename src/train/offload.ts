@@ -3,13 +3,18 @@ import type { LlamaConfig } from '../model/config.ts'
 import type { Arena } from '../tensor/arena.ts'
 import { hostOf } from '../tensor/device.ts'
 import { bytesPerElement } from '../tensor/dtype.ts'
-import { awaitTransfers, transfer } from '../tensor/hostMemory.ts'
+import { awaitTransfers, lanes, transfer } from '../tensor/hostMemory.ts'
 import { bytesOn, type Device, type Tensor } from '../tensor/tensor.ts'
-import { type RecomputePlan, sendingLayers } from './recompute.ts'
+import { outputWidths, type RecomputePlan, sendingLayers } from './recompute.ts'
 
 // Each lane of transfers keeps its order; what waits for one does not wait for the others.
 const inputLane = 0
 const outputLane = (slot: number) => 1 + slot
+
+/** What is asked of the device from now on comes after all that is offloaded, or comes back. */
+export function awaitOffloads(arena: Arena): void {
+  for (let lane = 0; lane < lanes; lane++) awaitTransfers(arena, lane)
+}
 
 /** Elements of matrices of activations, with the padding between rows. */
 const room = (device: Device, rows: number, ...widths: number[]): number =>
@@ -30,15 +35,6 @@ function offloadedSizes(device: Device, config: LlamaConfig, plan: RecomputePlan
     input: room(device, tokens, config.hiddenSize),
     output: room(device, tokens, ...widths),
   }
-}
-
-/** Columns of q, k, v, gate and up of a layer. */
-function outputWidths({ headDim, layers }: LlamaConfig, layer: number): number[] {
-  const { numAttentionHeads, numKeyValueHeads, intermediateSize } = layers[layer]!
-  return [
-    ...[numAttentionHeads, numKeyValueHeads, numKeyValueHeads].map((heads) => heads * headDim),
-    ...[intermediateSize, intermediateSize],
-  ]
 }
 
 /** Host memory for what a step offloads, of micro-batches up to `tokens`; it serves a whole run. */

@@ -1,5 +1,5 @@
 import { ConfigError } from '../errors.ts'
-import type { LayerWidths, LlamaConfig } from '../model/config.ts'
+import type { LlamaConfig } from '../model/config.ts'
 import type { Device } from '../tensor/tensor.ts'
 
 /**
@@ -67,16 +67,21 @@ export function recomputePlans(
 const unusable = (expected: string, found: string) =>
   new ConfigError('E_CONFIG', 'there is nothing to offload', { field: 'offload', expected, found })
 
-/** Multiply-adds of a layer's projections for one token, and elements of what q, k, v, gate and up make of it. */
-function work({ hiddenSize, headDim }: LlamaConfig, widths: LayerWidths): { products: number; outputs: number } {
-  const heads = widths.numAttentionHeads * headDim
-  const outputs = heads + 2 * widths.numKeyValueHeads * headDim + 2 * widths.intermediateSize
-  return { products: hiddenSize * (outputs + heads + widths.intermediateSize), outputs }
+/** Columns of what q, k, v, gate and up of a layer make. */
+export function outputWidths(
+  { headDim, layers }: LlamaConfig,
+  layer: number,
+): [number, number, number, number, number] {
+  const { numAttentionHeads, numKeyValueHeads, intermediateSize } = layers[layer]!
+  const keys = numKeyValueHeads * headDim
+  return [numAttentionHeads * headDim, keys, keys, intermediateSize, intermediateSize]
 }
+
+const sum = (numbers: readonly number[]): number => numbers.reduce((total, number) => total + number, 0)
 
 /** The layers with `full` whose outputs may be offloaded: those of the most common widths, which share slots of one size. */
 function alikeLayers(config: LlamaConfig, { full }: RecomputePlan): number[] {
-  const sizes = config.layers.map((widths) => work(config, widths).outputs)
+  const sizes = config.layers.map((_, layer) => sum(outputWidths(config, layer)))
   const count = (size: number) => sizes.filter((other) => other === size).length
   const common = sizes.reduce((best, size) => (count(size) > count(best) ? size : best))
   return Array.from({ length: full }, (_, i) => i).filter((i) => sizes[i] === common)
@@ -106,7 +111,10 @@ const bytesPerHidden = 1.5
 export function withOffloadedOutputs(config: LlamaConfig, plan: RecomputePlan, share: number): RecomputePlan[] {
   const alike = alikeLayers(config, plan)
   if (alike.length === 0) return []
-  const { products, outputs } = work(config, config.layers[alike[0]!]!)
+  const widths = outputWidths(config, alike[0]!)
+  const outputs = sum(widths)
+  // Of all projections: o reads what q makes, down what gate makes
+  const products = config.hiddenSize * (outputs + widths[0] + widths[3])
   const inputs = plan.offloaded > 0 ? config.hiddenSize : 0
   const time = products / productsPerByte + bytesPerHidden * config.hiddenSize
   const inTime = (time - 2 * inputs) / (2 * outputs)

@@ -6,11 +6,10 @@ import type { Dropout } from '../model/linear.ts'
 import { embed, embedBackward, type Model, modelForward } from '../model/model.ts'
 import { keepZeros } from '../native/optimizer.ts'
 import type { Arena } from '../tensor/arena.ts'
-import { awaitTransfers, lanes } from '../tensor/hostMemory.ts'
 import { type Tensor, tensorFrom, zeros } from '../tensor/tensor.ts'
 import type { AdamW } from './adamW.ts'
 import { clip, GradientSum } from './gradients.ts'
-import { LayerInputs, LayerOutputs } from './offload.ts'
+import { awaitOffloads, LayerInputs, LayerOutputs } from './offload.ts'
 import type { ParameterSet, Trained } from './parameters.ts'
 import type { Preservation } from './preserve.ts'
 import { type RecomputePlan, recomputeOf } from './recompute.ts'
@@ -109,8 +108,7 @@ export function accumulate(
   const { dropout, teacher, aroundLayer = (_index, backward) => backward() } = options
   const { constants } = model
   const start = arena.mark()
-  // Of a step that failed
-  if (host) for (let lane = 0; lane < lanes; lane++) awaitTransfers(arena, lane)
+  if (host) awaitOffloads(arena) // of a step that failed
   const tokens = toDevice(arena, micro, dropout)
   const dx = zeros(arena, [micro.ids.length, model.config.hiddenSize], arena.activations)
 

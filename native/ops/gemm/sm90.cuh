@@ -117,8 +117,8 @@ __device__ void produce(const HopperGemm& op, const HopperShared<Tile>& shared) 
 }
 
 // Adds up one tile, and calls beside(step) in every step, while the tensor cores work, and for those that it does not have
-// of the first `Tile::slabsOfTile`. A stage is free one step later, when the
-// products that read it are done: in every warp of the consumers, since a warp waits for its own part alone.
+// of the first `Tile::slabsOfTile`. A stage is free one step later, when the products that read it are done: in every warp
+// of the consumers, since a warp waits for its own part alone.
 template <class Tile, Order orderA, Order orderB, class Beside>
 __device__ void accumulate(float (&d)[Tile::N / 2], const HopperGemm& op, const HopperShared<Tile>& shared,
                            RingPlace<Tile::stages>& place, int consumer, Beside beside) {
